@@ -1,0 +1,34 @@
+# Each target makes .venv itself. On a fresh Debian 12 nothing else is needed but git, make and python3.
+.PHONY: demo test lint bench clean
+
+PYTHON := .venv/bin/python
+INPUTS := pyproject.toml constraints.txt tools/venv.sh
+
+demo: .venv/.run
+	@.venv/bin/adumbra demo
+
+test: lint
+	@tools/debian.sh
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile
+
+lint: .venv/.dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/.bench
+	@tools/debian.sh
+	$(PYTHON) benchmarks/meter.py
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/.run: $(INPUTS)
+	@tools/venv.sh $@ --editable .
+
+.venv/.dev: $(INPUTS)
+	@tools/venv.sh $@ --editable . --group test --group lint
+
+.venv/.bench: $(INPUTS)
+	@tools/venv.sh $@ --editable . --group bench

@@ -1,0 +1,1 @@
+"""The nouns: what a user declares and what travels between stages. No I/O, no clock, nothing above."""

@@ -1,0 +1,56 @@
+"""The error tree. Every error says what was being done and what to do next; the exit status follows from its class."""
+
+from __future__ import annotations
+
+
+class AdumbraError(Exception):
+    """Something failed that the user should know of. Exit status 1.
+
+    `what` names what was being done and what went wrong, `mend` what to do next; both stand in one line.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        super().__init__(f"{what}; {mend}" if mend else what)
+        self.what = what
+        self.mend = mend
+
+
+class InputError(AdumbraError):
+    """What the user gave is wrong: a spec, a file, an argument. Exit status 2."""
+
+    exit_status = 2
+
+
+class SpecError(InputError):
+    """A network spec that can't be accepted. `problems` are one line each: file, line, what, how to mend it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        more = f" (and {len(problems) - 1} more: `adumbra check` lists them)" if len(problems) > 1 else ""
+        super().__init__(problems[0] + more)
+        self.problems = tuple(problems)
+
+
+class SourceError(InputError):
+    """A traffic source that can't be opened, or that isn't what it was said to be."""
+
+
+class NotFoundError(InputError):
+    """A network, VM, or profile that isn't there."""
+
+
+class ConflictError(InputError):
+    """The act doesn't fit the present state, such as creating a network whose name is taken."""
+
+
+class TooLittleDataError(AdumbraError):
+    """Not enough has been observed to answer."""
+
+
+class StoreError(AdumbraError):
+    """The metric store or the state store failed, or is held by another process."""
+
+
+class ProvisionError(AdumbraError):
+    """A step of a plan failed. What had been done before it is recorded; running the same act again goes on from there."""

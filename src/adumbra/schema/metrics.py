@@ -1,0 +1,166 @@
+"""The metric catalogue: each column's unit, kind, provenance, roll-up and Prometheus name. Facts only; computes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Provenance(StrEnum):
+    """How a number was come by."""
+
+    OBSERVED = "observed"  # counted or timed in traffic, or read from a live machine
+    INFERRED = "inferred"  # concluded from what was observed, by a stated rule
+    SIMULATED = "simulated"  # given by an emulated VM
+
+
+class Rollup(StrEnum):
+    """How a column's values over several intervals become one."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    MAX = "max"
+    LAST = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One column of a metric batch. `whole` columns hold counts; the others are floats in which NaN means "not known"."""
+
+    name: str
+    unit: str
+    provenance: Provenance
+    rollup: Rollup
+    prometheus: str
+    help: str
+
+    @property
+    def whole(self) -> bool:
+        return self.unit in {"bytes", "packets", "count"} and self.provenance is not Provenance.SIMULATED
+
+
+def _observed(name: str, unit: str, rollup: Rollup, prometheus: str, help: str) -> Metric:
+    return Metric(name, unit, Provenance.OBSERVED, rollup, prometheus, help)
+
+
+def _inferred(name: str, unit: str, rollup: Rollup, prometheus: str, help: str) -> Metric:
+    return Metric(name, unit, Provenance.INFERRED, rollup, prometheus, help)
+
+
+def _simulated(name: str, unit: str, rollup: Rollup, prometheus: str, help: str) -> Metric:
+    return Metric(name, unit, Provenance.SIMULATED, rollup, prometheus, help)
+
+
+_S, _MEAN, _MAX, _LAST = Rollup.SUM, Rollup.MEAN, Rollup.MAX, Rollup.LAST
+
+METRICS: tuple[Metric, ...] = (
+    _observed("rx_bytes", "bytes", _S, "adumbra_vm_receive_bytes_total", "IP-layer bytes towards the VM."),
+    _observed("tx_bytes", "bytes", _S, "adumbra_vm_transmit_bytes_total", "IP-layer bytes from the VM."),
+    _observed("rx_packets", "packets", _S, "adumbra_vm_receive_packets_total", "IP packets towards the VM."),
+    _observed("tx_packets", "packets", _S, "adumbra_vm_transmit_packets_total", "IP packets from the VM."),
+    _observed(
+        "connections_attempted",
+        "count",
+        _S,
+        "adumbra_vm_connections_attempted_total",
+        "TCP connections of which the VM is either end that were begun by a SYN; a retransmitted SYN counts once.",
+    ),
+    _observed(
+        "connections_initiated",
+        "count",
+        _S,
+        "adumbra_vm_connections_initiated_total",
+        "Those of the attempted connections that the VM itself opened.",
+    ),
+    _observed(
+        "connections_established",
+        "count",
+        _S,
+        "adumbra_vm_connections_established_total",
+        "TCP three-way handshakes completed, counted when the closing ACK is seen.",
+    ),
+    _observed(
+        "connections_failed",
+        "count",
+        _S,
+        "adumbra_vm_connections_failed_total",
+        "TCP attempts that were reset before they were established, or never answered.",
+    ),
+    _observed(
+        "connections_active",
+        "count",
+        _LAST,
+        "adumbra_vm_connections_active",
+        "TCP connections of the VM that are open at the end of the interval.",
+    ),
+    _observed("peers", "count", _MAX, "adumbra_vm_peers", "Distinct remote addresses that the VM exchanged packets with."),
+    _inferred(
+        "requests",
+        "count",
+        _S,
+        "adumbra_vm_requests_total",
+        "Requests to the VM: a client's data after the server's, or the first on a connection.",
+    ),
+    _observed("rtt_ms_p50", "ms", _MEAN, "adumbra_vm_round_trip_seconds", "Median round trip, from TCP handshakes."),
+    _observed("rtt_ms_p99", "ms", _MAX, "adumbra_vm_round_trip_seconds", "99th percentile of round trips."),
+    _inferred(
+        "response_ms_p50",
+        "ms",
+        _MEAN,
+        "adumbra_vm_response_seconds",
+        "Median time from the last byte of a request to the first of its response.",
+    ),
+    _inferred("response_ms_p99", "ms", _MAX, "adumbra_vm_response_seconds", "99th percentile of response times."),
+    _inferred(
+        "retransmitted_packets",
+        "count",
+        _S,
+        "adumbra_vm_retransmitted_packets_total",
+        "TCP segments, to or from the VM, whose sequence numbers had been seen before.",
+    ),
+    _inferred(
+        "loss_ratio",
+        "ratio",
+        _MEAN,
+        "adumbra_vm_loss_ratio",
+        "Retransmitted segments as a share of all segments with data.",
+    ),
+    _simulated("latency_ms_p50", "ms", _MEAN, "adumbra_vm_latency_seconds", "Median emulated latency: link, queue, service."),
+    _simulated("latency_ms_p95", "ms", _MAX, "adumbra_vm_latency_seconds", "95th percentile of emulated latency."),
+    _simulated("latency_ms_p99", "ms", _MAX, "adumbra_vm_latency_seconds", "99th percentile of emulated latency."),
+    _simulated("cpu_utilization", "ratio", _MEAN, "adumbra_vm_cpu_utilization_ratio", "Busy share of the VM's cores, 0 to 1."),
+    _simulated("cpu_seconds", "s", _S, "adumbra_vm_cpu_seconds_total", "CPU time used."),
+    _simulated("memory_bytes", "bytes", _LAST, "adumbra_vm_memory_bytes", "Memory in use."),
+    _simulated("storage_bytes", "bytes", _LAST, "adumbra_vm_storage_bytes", "Storage in use."),
+    _simulated("storage_ops", "count", _S, "adumbra_vm_storage_operations_total", "Storage operations."),
+    _simulated(
+        "dropped_ratio",
+        "ratio",
+        _MEAN,
+        "adumbra_vm_dropped_ratio",
+        "Share of the offered packets that the emulated link and queue refuse.",
+    ),
+    _observed(
+        "missed_packets",
+        "packets",
+        _S,
+        "adumbra_vm_missed_packets_total",
+        "Packets that may have been the VM's and were not metered: kernel drops, table full, malformed, too late.",
+    ),
+)
+
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+NAMES: tuple[str, ...] = tuple(BY_NAME)
+SIMULATED_WHERE_ONE_SIDED: frozenset[str] = frozenset({"rtt_ms_p50", "rtt_ms_p99"})
+"""Columns whose value is simulated in the intervals in which only one side of the traffic was seen."""
+
+
+def provenance(name: str, *, one_sided: bool = False, live: bool = False) -> Provenance:
+    """How a value of column `name` was come by: in an interval seen one-sidedly, or read from a live machine.
+
+    Raises KeyError for a column that the catalogue doesn't have.
+    """
+    if one_sided and name in SIMULATED_WHERE_ONE_SIDED:
+        return Provenance.SIMULATED
+    declared = BY_NAME[name].provenance
+    return Provenance.OBSERVED if live and declared is Provenance.SIMULATED else declared

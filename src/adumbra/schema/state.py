@@ -1,0 +1,137 @@
+"""What is kept of a network: itself, its shadow, observations, trainings, profiles, plans and events. Nouns only.
+
+Times are ns since the epoch. Mappings are plain JSON data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class NetworkState(StrEnum):
+    """Where a network stands in its life."""
+
+    SHADOWING = "shadowing"  # its shadow watches; no profile yet
+    READY = "ready"  # it has a profile to activate
+    ACTIVATING = "activating"
+    ACTIVE = "active"  # its VMs stand
+    FAILED = "failed"  # an act on it failed; running the act again goes on from there
+    DELETING = "deleting"
+
+
+class ObservationState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # its process died without a word
+
+
+class PlanState(StrEnum):
+    EXECUTING = "executing"
+    DONE = "done"
+    FAILED = "failed"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecord:
+    """A network as its user declared it last. `version` counts its specs from 1."""
+
+    id: int
+    name: str
+    spec_text: str
+    version: int
+    state: NetworkState
+    created_ns: int
+    updated_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkVersion:
+    """A spec that a network had before, from created_ns until it was replaced."""
+
+    version: int
+    spec_text: str
+    created_ns: int
+    replaced_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """A network's shadow. It is made with the network, in the same transaction, and goes with it."""
+
+    id: int
+    network: str
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationRecord:
+    """One run of a source past a network's shadow. `fingerprint` tells the same source again; `accounts` where all went."""
+
+    id: int
+    network: str
+    source: str
+    fingerprint: str
+    state: ObservationState
+    accounts: Mapping[str, Any]
+    started_ns: int
+    finished_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """What was learned of a network. `version` counts its trainings from 1; `artifact` is the models, as bytes."""
+
+    network: str
+    version: int
+    summary: Mapping[str, Any]
+    created_ns: int
+    artifact: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRecord:
+    """A resource profile of a network. `version` counts its profiles from 1."""
+
+    network: str
+    version: int
+    profile: Mapping[str, Any]
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What came of one attempt at a plan's step `index`. A step that was tried again has several, in order."""
+
+    index: int
+    outcome: Mapping[str, Any]
+    recorded_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan that is or was carried out, and the outcomes of its steps in the order in which they came."""
+
+    id: int
+    network: str
+    state: PlanState
+    plan: Mapping[str, Any]
+    steps: tuple[StepRecord, ...]
+    created_ns: int
+    finished_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """Something that happened. `network` is a name, which may be that of a network since deleted; None: of no network."""
+
+    id: int
+    time_ns: int
+    network: str | None
+    kind: str
+    message: str
+    data: Mapping[str, Any]

@@ -1,0 +1,109 @@
+"""YAML or JSON text to plain data that remembers each value's line. Refuses what a spec never needs: aliases, tags."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+Location = tuple[str | int, ...]
+
+MAX_CHARACTERS = 4 * 1024 * 1024
+MAX_DEPTH = 20
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|\.[0-9]{1,18}|[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?")
+
+
+class YamlError(ValueError):
+    """Text that can't be read, and the line, from 1, where that shows."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain data (dict, list, str, int, float, bool, None) and the line of each of its places."""
+
+    value: Any
+    lines: dict[Location, int]
+
+    def line(self, where: Location) -> int:
+        """The line, from 1, of a place, or of the nearest place around it that the text has."""
+        while where and where not in self.lines:
+            where = where[:-1]
+        return self.lines.get(where, 1)
+
+
+def read_document(text: str) -> Document:
+    """Reads one YAML 1.2 or JSON document. Raises YamlError with line, what, and how to mend it."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError as RuamelError
+
+    if len(text) > MAX_CHARACTERS:
+        raise YamlError(1, f"the text is longer than {MAX_CHARACTERS} characters; a spec is a few pages at most")
+    if "\t" in text:
+        text = text.replace("\t", " ") if text.lstrip().startswith("{") else text
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+    except RecursionError:
+        raise YamlError(1, "the text nests too deeply to be a spec; write it as in the documentation") from None
+    except (RuamelError, ValueError, UnicodeError, IndexError, AttributeError, TypeError, KeyError) as error:
+        raise _as_problem(error) from None
+    if root is None:
+        raise YamlError(1, "the text is empty; write a spec, as `adumbra check --help` shows")
+    lines: dict[Location, int] = {}
+    value = _plain(root, (), lines)
+    if not isinstance(value, dict):
+        raise YamlError(1, "this is not a network spec; it begins with `name:`, `cidrs:`, as `adumbra check --help` shows")
+    return Document(value, lines)
+
+
+def _as_problem(error: Exception) -> YamlError:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line = mark.line + 1 if mark is not None else getattr(error, "line", 0) + 1
+    said = str(getattr(error, "problem", None) or "characters that YAML does not allow")
+    said = " ".join("".join(c if c.isprintable() else "?" for c in said[:120]).split())
+    return YamlError(line, f"this is not YAML: {said}; check the indentation and quotes of this line")
+
+
+def _plain(node: Any, where: Location, lines: dict[Location, int]) -> Any:
+    line = node.start_mark.line + 1
+    if where in lines:
+        raise YamlError(line, f"the key {where[-1]!r} stands twice; remove one")
+    if node.anchor is not None:
+        raise YamlError(line, "anchors and aliases are not accepted; write the value out")
+    if len(where) > MAX_DEPTH:
+        raise YamlError(line, "the text nests too deeply to be a spec; write it as in the documentation")
+    lines[where] = line
+    if node.id == "scalar":
+        return _scalar(node.value, node.style, line)
+    if node.id == "sequence":
+        return [_plain(child, (*where, i), lines) for i, child in enumerate(node.value)]
+    plain: dict[str, Any] = {}
+    for key, child in node.value:
+        if key.id != "scalar" or len(key.value) > 256:
+            raise YamlError(key.start_mark.line + 1, "a key must be a short word; write `key: value`")
+        plain[key.value] = _plain(child, (*where, key.value), lines)
+        lines[(*where, key.value)] = key.start_mark.line + 1
+    return plain
+
+
+def _scalar(text: str, style: str | None, line: int) -> Any:
+    """A scalar by the YAML 1.2 core schema, without octal, hexadecimal, infinities and NaN."""
+    if style is not None:
+        return text
+    if text in {"", "~", "null", "Null", "NULL"}:
+        return None
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise YamlError(line, f"{text[:40]} is too large; write a smaller number")
+        return number
+    return text

@@ -1,0 +1,1 @@
+"""Where traffic comes from: sources give raw frames and tell their losses. They decode nothing."""
