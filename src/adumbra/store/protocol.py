@@ -1,0 +1,50 @@
+"""What a metric store is: the promise that every driver keeps, and that one suite of tests holds them all to.
+
+Types only. Knows no database.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self, runtime_checkable
+
+from adumbra.schema.records import MetricBatch, Origin, Series, SeriesQuery
+
+
+@runtime_checkable
+class MetricStore(Protocol):
+    """Keeps the metrics of VMs by interval. Opened by `with`; every method raises StoreError when the store fails.
+
+    The invariant: at most one row speaks of any moment of a (network, origin, vm). What is written last is what is true.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def write(self, batch: MetricBatch) -> int:
+        """Stores all rows of the batch or none, in place of whatever was stored for the time that they cover.
+
+        Returns how many of the batch's (vm, interval) rows replaced something, so that 0 means all was new. Raises
+        ValueError for a batch whose shapes don't fit each other or that names a column unknown to the catalogue.
+        """
+        ...
+
+    def read(self, query: SeriesQuery) -> Series:
+        """Columns of VMs on a regular grid, gaps NaN; T is 0 where nothing is stored.
+
+        Raises InputError for a column or VM that isn't there, a step that is no multiple of the stored interval, and a
+        grid too large to hold.
+        """
+        ...
+
+    def vms(self, network: str) -> tuple[str, ...]:
+        """The VMs that have rows, of either origin, in natural order (web-2 before web-10)."""
+        ...
+
+    def span(self, network: str, origin: Origin = Origin.SHADOW) -> tuple[int, int] | None:
+        """From the beginning of the first interval to the end of the last, in ns since the epoch; None: nothing."""
+        ...
+
+    def delete_network(self, network: str) -> int:
+        """Removes every row of the network. Returns how many there were."""
+        ...

@@ -1,0 +1,401 @@
+"""The state store: networks and what hangs on them, in SQLite or PostgreSQL. Every act is one transaction, with its event.
+
+Keeps and reads records; decides nothing about them and reads no clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from adumbra.schema.errors import ConflictError, InputError, NotFoundError
+from adumbra.schema.state import (
+    EventRecord,
+    NetworkRecord,
+    NetworkState,
+    NetworkVersion,
+    ObservationRecord,
+    ObservationState,
+    PlanRecord,
+    PlanState,
+    ProfileRecord,
+    ShadowRecord,
+    TrainingRecord,
+)
+from adumbra.store import rows, tables
+from adumbra.store.engine import address, explained, name_of, open_engine, writing
+from adumbra.store.names import storable, suggest
+from adumbra.store.processes import has_died, this_process
+
+MAX_EVENTS_ANSWERED = 1_000
+KEPT_EVENTS, KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_TRAININGS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = (
+    10_000, 10_000, 100, 5, 20, 100, 20,
+)  # fmt: skip
+"""How many are kept of each network (of attempts: of each step); older ones are removed as new ones come."""
+
+
+class StateStore:
+    """Networks, shadows, observations, trainings, profiles, plans and events. Opened by `with`; threads may share it.
+
+    Times are ns since the epoch. Mappings must be plain JSON data; NumPy scalars and tuples are turned into it, and a NaN
+    into null. Every method raises StoreError when the database fails, and NotFoundError for a network that isn't there.
+    Several processes may use one store at once.
+    """
+
+    def __init__(self, url_or_path: str | Path) -> None:
+        self._url = address(url_or_path)
+        self._engine: sa.Engine | None = None
+
+    def __enter__(self) -> Self:
+        """Opens the database, makes it if it isn't there, and brings its tables up to date. Raises StoreError."""
+        self._engine = open_engine(self._url)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    # Networks
+
+    def create_network(self, name: str, spec_text: str, now_ns: int) -> NetworkRecord:
+        """A new network, its shadow and the event of it, all or nothing. Raises ConflictError where the name is taken."""
+        with self._writing(f"create the network {name}") as connection:
+            try:
+                network_id = rows.insert(
+                    connection, tables.networks, name=name, spec_text=storable(spec_text), version=1,
+                    state=NetworkState.SHADOWING.value, created_ns=now_ns, updated_ns=now_ns, spec_since_ns=now_ns,
+                )  # fmt: skip
+            except sa.exc.IntegrityError:
+                raise ConflictError(
+                    f"there is a network {name!r} already",
+                    f"change it with `adumbra network update`, remove it with `adumbra network delete {name}`, "
+                    "or choose another name",
+                ) from None
+            rows.insert(connection, tables.shadows, network_id=network_id, created_ns=now_ns)
+            _event(connection, now_ns, name, "network.created", f"Created the network {name} and its shadow.")
+            return rows.network(_find(connection, name))
+
+    def network(self, name: str) -> NetworkRecord:
+        """The network of that name. Raises NotFoundError naming close ones."""
+        with self._reading(f"read the network {name}") as connection:
+            return rows.network(_find(connection, name))
+
+    def networks(self) -> tuple[NetworkRecord, ...]:
+        """All networks, by name."""
+        with self._reading("list the networks") as connection:
+            found = connection.execute(sa.select(tables.networks).order_by(tables.networks.c.name))
+            return tuple(rows.network(row) for row in found)
+
+    def shadow(self, network: str) -> ShadowRecord:
+        """The network's shadow."""
+        with self._reading(f"read the shadow of {network}") as connection:
+            owner, table = _find(connection, network), tables.shadows
+            row = connection.execute(sa.select(table).where(table.c.network_id == owner.id)).one()
+            return ShadowRecord(row.id, network, row.created_ns)
+
+    def update_network(self, name: str, spec_text: str, now_ns: int) -> NetworkRecord:
+        """Gives the network a new spec and its next version; the old spec is kept."""
+        with self._writing(f"update the network {name}") as connection:
+            old = _find(connection, name)
+            rows.insert(
+                connection, tables.network_versions, network_id=old.id, version=old.version, spec_text=old.spec_text,
+                created_ns=old.spec_since_ns, replaced_ns=now_ns,
+            )  # fmt: skip
+            rows.keep_newest(connection, tables.network_versions, KEPT_SPECS, network_id=old.id)
+            new = {"spec_text": storable(spec_text), "version": old.version + 1, "spec_since_ns": now_ns}
+            _set_network(connection, old.id, updated_ns=now_ns, **new)
+            message = f"Updated the network {name} to version {old.version + 1}."
+            _event(connection, now_ns, name, "network.updated", message, version=old.version + 1)
+            return rows.network(_find(connection, name))
+
+    def network_versions(self, name: str) -> tuple[NetworkVersion, ...]:
+        """The specs that the network had before its present one, newest first."""
+        with self._reading(f"read the versions of {name}") as connection:
+            found = _hanging_on(connection, tables.network_versions, _find(connection, name).id, KEPT_SPECS)
+            return tuple(NetworkVersion(row.version, row.spec_text, row.created_ns, row.replaced_ns) for row in found)
+
+    def set_network_state(self, name: str, state: NetworkState, now_ns: int, reason: str) -> NetworkRecord:
+        """Moves the network to a state, for a reason that its event tells."""
+        with self._writing(f"set the state of {name}") as connection:
+            old = _find(connection, name)
+            _set_network(connection, old.id, state=state.value, updated_ns=now_ns)
+            message = f"The network {name} is {state.value} (was {old.state}): {reason}"
+            _event(connection, now_ns, name, "network.state", message, was=old.state, state=state.value, reason=reason)
+            return rows.network(_find(connection, name))
+
+    def delete_network(self, name: str, now_ns: int) -> None:
+        """Removes the network and all that hangs on it. Its events stay."""
+        with self._writing(f"delete the network {name}") as connection:
+            network_id = _find(connection, name).id
+            connection.execute(sa.delete(tables.networks).where(tables.networks.c.id == network_id))
+            _event(connection, now_ns, name, "network.deleted", f"Deleted the network {name} and its shadow.")
+
+    # Observations
+
+    def begin_observation(self, network: str, source: str, fingerprint: str, now_ns: int) -> ObservationRecord:
+        """Notes that this process begins to observe a source."""
+        with self._writing(f"begin an observation of {network}") as connection:
+            owner, table = _find(connection, network), tables.observations
+            observation_id = rows.insert(
+                connection, table, network_id=owner.id, source=storable(source), fingerprint=storable(fingerprint),
+                state=ObservationState.RUNNING.value, accounts={}, process=this_process(), started_ns=now_ns,
+            )  # fmt: skip
+            rows.keep_newest(
+                connection, table, KEPT_OBSERVATIONS, but_state=ObservationState.RUNNING.value, network_id=owner.id
+            )
+            _event(connection, now_ns, network, "observation.begun", f"Began to observe {source}.", id=observation_id)
+            return rows.observation(_find_observation(connection, observation_id))
+
+    def finish_observation(
+        self, observation_id: int, outcome: ObservationState, accounts: Mapping[str, Any], now_ns: int
+    ) -> ObservationRecord:
+        """Notes how an observation ended, `done` or `failed`, and where everything went.
+
+        Raises NotFoundError where it isn't there (any more), ConflictError where it was finished before.
+        """
+        with self._writing(f"finish the observation {observation_id}") as connection:
+            found = _find_observation(connection, observation_id)
+            if found.state in {ObservationState.DONE, ObservationState.FAILED}:
+                raise ConflictError(f"the observation {observation_id} was finished before", "begin a new one")
+            return _end_observation(connection, found, ObservationState(outcome), accounts, now_ns)
+
+    def observations(self, network: str) -> tuple[ObservationRecord, ...]:
+        """The network's observations, newest first."""
+        with self._reading(f"list the observations of {network}") as connection:
+            owner = _find(connection, network)
+            found = _observations(tables.observations.c.network_id == owner.id)
+            return tuple(rows.observation(row) for row in connection.execute(found))
+
+    def interrupted_observations(self) -> tuple[ObservationRecord, ...]:
+        """The observations noted as running whose process has died, newest first. Changes nothing."""
+        with self._reading("look for interrupted observations") as connection:
+            return tuple(rows.observation(row) for row in self._interrupted(connection))
+
+    def mark_interrupted(self, now_ns: int) -> tuple[ObservationRecord, ...]:
+        """Marks these as interrupted, each with an event, and gives them as they are then."""
+        with self._writing("mark interrupted observations") as connection:
+            return tuple(
+                _end_observation(connection, row, ObservationState.INTERRUPTED, {}, now_ns)
+                for row in self._interrupted(connection)
+            )
+
+    def _interrupted(self, connection: sa.Connection) -> list[sa.Row[Any]]:
+        running = connection.execute(_observations(tables.observations.c.state == ObservationState.RUNNING.value))
+        other_hosts = connection.dialect.name != "sqlite"
+        return [row for row in running if has_died(row.process, other_hosts=other_hosts)]
+
+    # Trainings and profiles
+
+    def save_training(self, network: str, summary: Mapping[str, Any], artifact: bytes, now_ns: int) -> TrainingRecord:
+        """Keeps what was learned, as the network's next version."""
+        with self._writing(f"save a training of {network}") as connection:
+            owner, table = _find(connection, network), tables.trainings
+            version = _next_version(connection, table, owner.id)
+            rows.insert(
+                connection, table, network_id=owner.id, version=version, summary=rows.plain(summary), artifact=artifact,
+                created_ns=now_ns,
+            )  # fmt: skip
+            rows.keep_newest(connection, table, KEPT_TRAININGS, network_id=owner.id)
+            _event(connection, now_ns, network, "training.saved", f"Learned version {version}.", version=version)
+            return rows.training(network, _hanging_on(connection, table, owner.id, 1)[0])
+
+    def training(self, network: str, version: int | None = None) -> TrainingRecord | None:
+        """The newest training, or the one of that version; None where there is none (any more)."""
+        with self._reading(f"read the training of {network}") as connection:
+            table, owner = tables.trainings, _find(connection, network)
+            query = sa.select(table).where(table.c.network_id == owner.id).order_by(table.c.version.desc()).limit(1)
+            row = connection.execute(query if version is None else query.where(table.c.version == version)).one_or_none()
+            return None if row is None else rows.training(network, row)
+
+    def save_profile(self, network: str, profile_json: Mapping[str, Any], now_ns: int) -> ProfileRecord:
+        """Keeps a resource profile, as the network's next version."""
+        with self._writing(f"save a profile of {network}") as connection:
+            owner, table = _find(connection, network), tables.profiles
+            version = _next_version(connection, table, owner.id)
+            rows.insert(
+                connection, table, network_id=owner.id, version=version, profile=rows.plain(profile_json), created_ns=now_ns
+            )
+            rows.keep_newest(connection, table, KEPT_PROFILES, network_id=owner.id)
+            _event(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
+            return rows.profile(network, _hanging_on(connection, table, owner.id, 1)[0])
+
+    def profile(self, network: str) -> ProfileRecord | None:
+        """The newest profile; None where there is none yet."""
+        with self._reading(f"read the profile of {network}") as connection:
+            newest = _hanging_on(connection, tables.profiles, _find(connection, network).id, 1)
+            return rows.profile(network, newest[0]) if newest else None
+
+    def profiles(self, network: str) -> tuple[ProfileRecord, ...]:
+        """The network's profiles that are kept, newest first."""
+        with self._reading(f"list the profiles of {network}") as connection:
+            found = _hanging_on(connection, tables.profiles, _find(connection, network).id, KEPT_PROFILES)
+            return tuple(rows.profile(network, row) for row in found)
+
+    # Plans
+
+    def save_plan(self, network: str, plan_json: Mapping[str, Any], now_ns: int) -> PlanRecord:
+        """Keeps a plan that is about to be carried out."""
+        with self._writing(f"save a plan of {network}") as connection:
+            owner, table = _find(connection, network), tables.plans
+            state = PlanState.EXECUTING.value
+            plan_id = rows.insert(
+                connection, table, network_id=owner.id, state=state, plan=rows.plain(plan_json), created_ns=now_ns
+            )
+            rows.keep_newest(connection, table, KEPT_PLANS, but_state=state, network_id=owner.id)
+            _event(connection, now_ns, network, "plan.begun", f"Began to carry out plan {plan_id}.", id=plan_id)
+            return _plan(connection, _find_plan(connection, plan_id))
+
+    def record_step(self, plan_id: int, index: int, outcome_json: Mapping[str, Any], now_ns: int) -> None:
+        """Adds what came of an attempt at a step. Raises NotFoundError where the plan isn't there (any more)."""
+        with self._writing(f"record step {index} of plan {plan_id}") as connection:
+            _find_plan(connection, plan_id)
+            rows.insert(
+                connection, tables.plan_steps, plan_id=plan_id, step_index=index, outcome=rows.plain(outcome_json),
+                recorded_ns=now_ns,
+            )  # fmt: skip
+            rows.keep_newest(connection, tables.plan_steps, KEPT_ATTEMPTS, plan_id=plan_id, step_index=index)
+
+    def finish_plan(self, plan_id: int, state: PlanState, now_ns: int) -> PlanRecord:
+        """Notes how a plan ended, or that it was undone later. Raises NotFoundError where it isn't there (any more)."""
+        with self._writing(f"finish the plan {plan_id}") as connection:
+            network = _find_plan(connection, plan_id).network
+            table, to = tables.plans, PlanState(state).value
+            connection.execute(sa.update(table).where(table.c.id == plan_id).values(state=to, finished_ns=now_ns))
+            _event(connection, now_ns, network, f"plan.{to}", f"Plan {plan_id} is {to}.", id=plan_id)
+            return _plan(connection, _find_plan(connection, plan_id))
+
+    def plan(self, network: str) -> PlanRecord | None:
+        """The network's newest plan with the outcomes of its steps; None where there is none."""
+        with self._reading(f"read the plan of {network}") as connection:
+            newest = _hanging_on(connection, tables.plans, _find(connection, network).id, 1)
+            return _plan(connection, _find_plan(connection, newest[0].id)) if newest else None
+
+    def unfinished_plans(self) -> tuple[PlanRecord, ...]:
+        """The plans of all networks noted as executing, oldest first."""
+        with self._reading("look for unfinished plans") as connection:
+            table = tables.plans
+            executing = sa.select(table.c.id).where(table.c.state == PlanState.EXECUTING.value).order_by(table.c.id)
+            return tuple(_plan(connection, _find_plan(connection, plan_id)) for plan_id in connection.scalars(executing).all())
+
+    # Events
+
+    def add_event(self, network: str | None, kind: str, message: str, data: Mapping[str, Any], now_ns: int) -> EventRecord:
+        """Notes something that happened, to a network or to none. The acts above note theirs themselves."""
+        with self._writing("note an event") as connection:
+            event_id = _event(connection, now_ns, network, kind, message, **data)
+            row = connection.execute(sa.select(tables.events).where(tables.events.c.id == event_id)).one()
+            return rows.event(row)
+
+    def events(self, network: str | None = None, limit: int = 100, before_id: int | None = None) -> tuple[EventRecord, ...]:
+        """Events of a network, there or deleted, or of all (None), newest first; `before_id` pages on.
+
+        Raises InputError for a limit outside 1 to MAX_EVENTS_ANSWERED.
+        """
+        if not 1 <= limit <= MAX_EVENTS_ANSWERED:
+            raise InputError(f"{limit} events can't be shown at once", f"ask for 1 to {MAX_EVENTS_ANSWERED}")
+        table = tables.events
+        query = sa.select(table).order_by(table.c.id.desc()).limit(limit)
+        if network is not None:
+            query = query.where(table.c.network == network)
+        if before_id is not None:
+            query = query.where(table.c.id < before_id)
+        with self._reading("list the events") as connection:
+            return tuple(rows.event(row) for row in connection.execute(query))
+
+    @contextlib.contextmanager
+    def _writing(self, doing: str) -> Iterator[sa.Connection]:
+        with explained(f"{doing} in {name_of(self._url)}"), writing(self._opened()).begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _reading(self, doing: str) -> Iterator[sa.Connection]:
+        with explained(f"{doing} in {name_of(self._url)}"), self._opened().begin() as connection:
+            yield connection
+
+    def _opened(self) -> sa.Engine:
+        if self._engine is None:
+            raise RuntimeError("the state store isn't open: use it in a `with` block")
+        return self._engine
+
+
+def _find(connection: sa.Connection, name: str) -> sa.Row[Any]:
+    """The network's row. Where rows can be held (PostgreSQL) it is, so that acts on one network take turns."""
+    table = tables.networks
+    query = sa.select(table).where(table.c.name == name)
+    if connection.get_execution_options().get("adumbra_writes", False):
+        query = query.with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        known = connection.scalars(sa.select(table.c.name).order_by(table.c.name)).all()
+        raise NotFoundError(
+            f"there is no network {name[:63]!r}",
+            suggest(name, known) if known else "make one with `adumbra network create`",
+        )
+    return row
+
+
+def _set_network(connection: sa.Connection, network_id: int, **values: object) -> None:
+    connection.execute(sa.update(tables.networks).where(tables.networks.c.id == network_id).values(**values))
+
+
+def _event(connection: sa.Connection, now_ns: int, network: str | None, kind: str, message: str, /, **data: object) -> int:
+    event_id = rows.insert(
+        connection, tables.events, time_ns=now_ns, network=network, kind=kind, message=storable(message),
+        data=rows.plain(data),
+    )  # fmt: skip
+    if event_id % 100 == 0:  # now and then is enough for a bound
+        rows.keep_newest(connection, tables.events, KEPT_EVENTS, network=network)
+    return event_id
+
+
+def _hanging_on(connection: sa.Connection, table: sa.Table, network_id: int, most: int) -> list[sa.Row[Any]]:
+    query = sa.select(table).where(table.c.network_id == network_id).order_by(table.c.id.desc()).limit(most)
+    return list(connection.execute(query))
+
+
+def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    table = tables.observations
+    joined = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks)
+    return joined.where(condition).order_by(table.c.id.desc())
+
+
+def _find_observation(connection: sa.Connection, observation_id: int) -> sa.Row[Any]:
+    row = connection.execute(_observations(tables.observations.c.id == observation_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no observation {observation_id}", "its network was deleted; create the network again")
+    return row
+
+
+def _end_observation(
+    connection: sa.Connection, found: sa.Row[Any], state: ObservationState, accounts: Mapping[str, Any], now_ns: int
+) -> ObservationRecord:
+    table = tables.observations
+    new = {"state": state.value, "accounts": rows.plain(accounts), "finished_ns": now_ns}
+    connection.execute(sa.update(table).where(table.c.id == found.id).values(**new))
+    message = f"The observation of {found.source} is {state.value}."
+    _event(connection, now_ns, found.network, f"observation.{state.value}", message, id=found.id)
+    return rows.observation(_find_observation(connection, found.id))
+
+
+def _next_version(connection: sa.Connection, table: sa.Table, network_id: int) -> int:
+    newest = connection.scalar(sa.select(sa.func.max(table.c.version)).where(table.c.network_id == network_id))
+    return (newest or 0) + 1
+
+
+def _find_plan(connection: sa.Connection, plan_id: int) -> sa.Row[Any]:
+    table = tables.plans
+    query = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks).where(table.c.id == plan_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no plan {plan_id}", "its network was deleted; create the network again")
+    return row
+
+
+def _plan(connection: sa.Connection, row: sa.Row[Any]) -> PlanRecord:
+    steps = tables.plan_steps
+    return rows.plan(row, connection.execute(sa.select(steps).where(steps.c.plan_id == row.id).order_by(steps.c.id)))

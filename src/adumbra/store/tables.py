@@ -1,0 +1,120 @@
+"""The tables of the state store, as the newest migration leaves them. Declares; connects to nothing.
+
+A change here needs a migration beside it: a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite numbers rows by itself only where the type is spelt INTEGER."""
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table with a row number that is never given out twice, not even after a deletion."""
+    return sa.Table(
+        name, METADATA, sa.Column("id", BigId, primary_key=True, autoincrement=True), *columns, sqlite_autoincrement=True
+    )
+
+
+def _of_network() -> sa.Column[int]:
+    return sa.Column("network_id", BigId, sa.ForeignKey("networks.id", ondelete="CASCADE"), nullable=False)
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+networks = _table(
+    "networks",
+    sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("spec_text", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    _time("created_ns"),
+    _time("updated_ns"),
+    _time("spec_since_ns"),
+)
+
+shadows = _table("shadows", _of_network(), _time("created_ns"), sa.UniqueConstraint("network_id"))
+
+network_versions = _table(
+    "network_versions",
+    _of_network(),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("spec_text", sa.Text, nullable=False),
+    _time("created_ns"),
+    _time("replaced_ns"),
+    sa.UniqueConstraint("network_id", "version"),
+)
+
+observations = _table(
+    "observations",
+    _of_network(),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("accounts", sa.JSON, nullable=False),
+    sa.Column("process", sa.Text, nullable=False),
+    _time("started_ns"),
+    _time("finished_ns", nullable=True),
+    sa.Index(None, "network_id", "id"),
+)
+
+trainings = _table(
+    "trainings",
+    _of_network(),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("summary", sa.JSON, nullable=False),
+    sa.Column("artifact", sa.LargeBinary, nullable=False),
+    _time("created_ns"),
+    sa.UniqueConstraint("network_id", "version"),
+)
+
+profiles = _table(
+    "profiles",
+    _of_network(),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("profile", sa.JSON, nullable=False),
+    _time("created_ns"),
+    sa.UniqueConstraint("network_id", "version"),
+)
+
+plans = _table(
+    "plans",
+    _of_network(),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("plan", sa.JSON, nullable=False),
+    _time("created_ns"),
+    _time("finished_ns", nullable=True),
+    sa.Index(None, "network_id", "id"),
+)
+
+plan_steps = _table(
+    "plan_steps",
+    sa.Column("plan_id", BigId, sa.ForeignKey("plans.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("step_index", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.JSON, nullable=False),
+    _time("recorded_ns"),
+    sa.Index(None, "plan_id", "step_index", "id"),
+)
+
+events = _table(
+    "events",
+    _time("time_ns"),
+    sa.Column("network", sa.String(63), nullable=True),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Index(None, "network", "id"),
+)
