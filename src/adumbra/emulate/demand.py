@@ -1,0 +1,104 @@
+"""The demand of intervals: requests, bytes, packets and CPU work of each VM, from its role's figures. No chance, no state.
+
+Service times and arrivals that weren't seen are drawn per request in kernels.py, from what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adumbra.emulate.roles import RolePrior
+from adumbra.schema.records import Floats, Intervals, Ints
+
+MAX_DRAWN = 65_536
+"""Of the requests that weren't seen, as many at most are followed singly per VM and interval; each then stands for several."""
+SEGMENT_BYTES = 1448.0  # payload of a full TCP segment on Ethernet, with timestamps
+LARGEST = 1e18  # no count is taken for more, so that sums stay finite
+
+
+class DemandTable(NamedTuple):
+    """What demand follows from, per VM: float64[M] each. CPU seconds on a reference core; see roles.CpuPrior, UnseenPrior."""
+
+    connection_s: Floats
+    request_s: Floats
+    byte_in_s: Floats
+    byte_out_s: Floats
+    packet_s: Floats
+    requests_per_connection: Floats
+    request_bytes: Floats
+    response_bytes: Floats
+
+
+LOAD = np.dtype(
+    [
+        ("seen", np.int64), ("drawn", np.int64), ("stands_for", np.float64), ("work_s", np.float64),
+        ("rx_bytes", np.float64), ("tx_bytes", np.float64), ("rx_packets", np.float64), ("tx_packets", np.float64),
+        ("connections_held", np.float64), ("one_sided", np.bool_),
+    ],
+    align=True,
+)  # fmt: skip
+"""What one interval asks of one emulated VM.
+
+seen: requests with a captured time; drawn: arrivals to draw; stands_for >= 1: requests that each of these means; work_s:
+seconds on a reference core; bytes and packets with what unseen requests would bring; connections_held: open or would-be.
+"""
+
+NEEDED: tuple[str, ...] = (
+    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets",
+    "connections_attempted", "connections_initiated", "connections_active",
+)  # fmt: skip
+"""The columns of Intervals that demand follows from."""
+
+
+def demand_table(priors: Sequence[RolePrior]) -> DemandTable:
+    """The table of VMs with these priors."""
+    cpu, unseen = [prior.cpu for prior in priors], [prior.unseen for prior in priors]
+    return DemandTable(
+        connection_s=np.array([p.connection_s for p in cpu], np.float64),
+        request_s=np.array([p.request_s for p in cpu], np.float64),
+        byte_in_s=np.array([p.byte_in_s for p in cpu], np.float64),
+        byte_out_s=np.array([p.byte_out_s for p in cpu], np.float64),
+        packet_s=np.array([p.packet_s for p in cpu], np.float64),
+        requests_per_connection=np.array([p.requests_per_connection for p in unseen], np.float64),
+        request_bytes=np.array([p.request_bytes for p in unseen], np.float64),
+        response_bytes=np.array([p.response_bytes for p in unseen], np.float64),
+    )
+
+
+def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.void]:
+    """The load of k intervals on the M VMs of `table`, LOAD[k, M]. seen: int64[k, M], requests with a captured time.
+
+    Where only one side of the traffic was seen (a telescope: SYNs come and nobody answers), each connection towards the VM
+    that brought no request of its own is a would-be connection: it brings the role's requests per connection, with the
+    role's bytes, at times drawn evenly over the interval, and it is held open to the interval's end. What a VM opens
+    itself costs it work as well, but brings no requests.
+    """
+    observed = {name: np.clip(np.ascontiguousarray(intervals.columns[name], np.float64), 0.0, LARGEST) for name in NEEDED}
+    one_sided = np.ascontiguousarray(intervals.one_sided)
+    towards = np.maximum(observed["connections_attempted"] - observed["connections_initiated"], 0.0)
+    unanswered = np.where(one_sided, np.maximum(towards - seen, 0.0), 0.0)
+    unseen = np.rint(unanswered * table.requests_per_connection)
+    drawn = np.minimum(unseen, MAX_DRAWN).astype(np.int64)
+    requests = seen + unseen
+    rx_bytes = observed["rx_bytes"] + unseen * table.request_bytes
+    tx_bytes = observed["tx_bytes"] + unseen * table.response_bytes
+    rx_packets = observed["rx_packets"] + unseen * np.ceil(table.request_bytes / SEGMENT_BYTES)
+    tx_packets = observed["tx_packets"] + unseen * np.ceil(table.response_bytes / SEGMENT_BYTES)
+    load = np.zeros(seen.shape, LOAD)
+    load["seen"], load["drawn"], load["one_sided"] = seen, drawn, one_sided
+    load["stands_for"] = np.maximum(requests / np.maximum(seen + drawn, 1), 1.0)
+    load["rx_bytes"], load["tx_bytes"] = rx_bytes, tx_bytes
+    load["rx_packets"], load["tx_packets"] = rx_packets, tx_packets
+    load["connections_held"] = observed["connections_active"] + unanswered
+    load["work_s"] = (
+        table.connection_s * observed["connections_attempted"]
+        + table.request_s * requests
+        + table.byte_in_s * rx_bytes
+        + table.byte_out_s * tx_bytes
+        + table.packet_s * (rx_packets + tx_packets)
+    )
+    return load
