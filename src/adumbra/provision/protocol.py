@@ -1,0 +1,68 @@
+"""What the planner and the executor ask of a provider: its rules, what stands, and one attempt at one step.
+
+Contracts only. A later provider passes the same tests (tests/provision/test_provider_contract.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from adumbra.schema.plans import Actual, Desired, Item, Step, StepOutcome
+
+
+class Effect(StrEnum):
+    """What it takes to turn one item into another of the same key."""
+
+    NOTHING = "nothing"  # what stands will do as it is
+    LIVE = "live"  # changed while it runs
+    RESTART = "restart"  # changed in place, but stopped for it
+    REPLACE = "replace"  # destroyed and made anew
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How `before` becomes `after`, what that interrupts ("" for nothing), and the item that stands then.
+
+    `item` is `after`, or `after` with what the provider keeps of `before`, such as a disk that can't shrink.
+    """
+
+    effect: Effect
+    item: Item
+    interrupts: str = ""
+
+
+class Rules(Protocol):
+    """What a provider can hold and what a change means there. Pure: the planner asks it, nothing is touched."""
+
+    @property
+    def provider(self) -> str:
+        """The name that plans carry and that `--provider` takes."""
+        ...
+
+    def check(self, desired: Desired) -> None:
+        """Refuses what the provider can't make. Raises InputError naming the item and what to do."""
+        ...
+
+    def change(self, before: Item, after: Item) -> Change:
+        """What it takes to turn `before` into `after`, of the same key. Another subnet or address is always a REPLACE.
+
+        Asking again with the given item as `before` answers NOTHING, or the planner would never come to rest.
+        """
+        ...
+
+
+class Provider(Protocol):
+    """Something that makes networks and machines. Constructing one touches nothing."""
+
+    @property
+    def rules(self) -> Rules: ...
+
+    def actual(self, network: str) -> Actual:
+        """What stands of a network, ours by tag, in an order in which it can be made. Raises ProvisionError."""
+        ...
+
+    def perform(self, step: Step) -> StepOutcome:
+        """One attempt at one step; doing it again is harmless. Raises ProvisionError saying what to do next."""
+        ...
