@@ -88,7 +88,7 @@ def test_the_profile_has_the_documented_format():
     [
         (demand(declared="m7i.large"), {}, "c7a.medium", "c7a.medium costs 49 % less than the declared m7i.large"),
         (demand(2, 8, declared="m5a.large"), {}, "m5a.large", "the declared m5a.large is right"),
-        (demand(2, 12, declared="m7i.large"), {}, "r5a.large", "would be short of memory (8.5 GB of 12 GB)"),
+        (demand(2, 12, declared="m7i.large"), {}, "r5a.large", "would be short of memory (8 GB of 12 GB)"),
         (demand(2, 12, declared="m7i.large"), {}, "r5a.large", "r5a.large costs 12 % more than the declared m7i.large"),
         (demand(1, 2, 500, declared="t3.small"), {}, "c8a.medium", "the declared t3.small would be short of bandwidth"),
         (demand(declared="t3.large"), {}, "c7a.medium", "t3.large gives only a share of its cores"),

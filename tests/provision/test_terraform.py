@@ -109,7 +109,7 @@ def test_the_document_of_the_shop(shop):
     web, db = plain["resource"]["aws_instance"]["web-1"], plain["resource"]["aws_instance"]["db"]
     assert plain["terraform"]["required_providers"]["aws"]["source"] == "hashicorp/aws"
     assert web["instance_type"] == "m7i.large"
-    assert web["root_block_device"]["volume_size"] == 19  # 20 GB in GiB, rounded up
+    assert web["root_block_device"]["volume_size"] == 20
     assert web["root_block_device"]["encrypted"] is True
     assert web["metadata_options"]["http_tokens"] == "required"
     assert web["primary_network_interface"] == {"network_interface_id": "${aws_network_interface.web-1.id}"}

@@ -19,13 +19,10 @@ from adumbra.schema.errors import InputError
 from adumbra.schema.records import Floats
 from adumbra.schema.sizing import RESOURCES, InstanceType, Machine, SizingPolicy
 
-GB_PER_GIB = 2**30 / 10**9
-"""Catalogues give memory in GiB (2^30 bytes); profiles and machines are in GB (10^9 bytes)."""
-
 DEFAULT_STORAGE_GB = 20.0
 """The disk of a machine declared by type alone: a type says nothing about disks, and a small Debian fits with room."""
 
-MAX_STORAGE_GB = 16_384 * GB_PER_GIB
+MAX_STORAGE_GB = 16_384.0
 """The largest network disk that any type can have: 16 TiB, what a gp3 volume can have everywhere."""
 
 DEFAULT_ARCH = "x86_64"
@@ -130,7 +127,7 @@ def _type(provider: str, row: Mapping[str, str]) -> InstanceType:
         name=row["type"],
         arch=row["arch"],
         cpu_cores=float(row["vcpus"]),
-        memory_gb=float(row["memory_gib"]) * GB_PER_GIB,
+        memory_gb=float(row["memory_gib"]),
         bandwidth_mbps=float(row["network_baseline_gbps"]) * 1000,
         peak_bandwidth_mbps=float(row["network_peak_gbps"]) * 1000,
         # AWS' flex types have no credits, but they too promise only a share of each core (40 %) and the whole of it for

@@ -47,8 +47,8 @@ def arch_of(type: str) -> str:
 
 
 def root_gib(storage_gb: float) -> int:
-    """The volume for a disk of storage_gb 10^9 bytes, in whole GiB (2^30 bytes), as AWS counts them."""
-    return math.ceil(storage_gb * 10**9 / 2**30)
+    """The volume for a disk of storage_gb (2^30 bytes each), in whole GiB, as AWS counts them."""
+    return math.ceil(storage_gb)
 
 
 def addresses_of(item: Item) -> list[Address]:

@@ -16,13 +16,16 @@ class Confidence(StrEnum):
     HIGH = "high"
 
 
+BYTES_PER_GB = 2**30
+"""A GB of memory or storage, as instance types, hypervisors and volumes are sold: 2^30 bytes. Bandwidth is decimal."""
+
 RESOURCES: tuple[str, ...] = ("cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb")
 """The resources of a profile, in its order. All code that handles one takes its name as data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's size. bandwidth in megabits a second each way, storage and memory in 10^9 bytes (GB)."""
+    """A machine's size. Memory and storage in GB (BYTES_PER_GB bytes), bandwidth in megabits a second each way."""
 
     cpu_cores: float
     memory_gb: float

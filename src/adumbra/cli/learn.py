@@ -1,0 +1,180 @@
+"""Commands on what is learned: train, forecast, profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adumbra.cli.network import NameArgument
+from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
+from adumbra.cli.session import now_ns, workspace
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from adumbra.schema.records import Quantiles
+    from adumbra.schema.sizing import NetworkProfile
+    from adumbra.service.learning import Trained
+
+UNITS: Mapping[str, str] = {"cpu_cores": "cores", "memory_gb": "GB", "bandwidth_mbps": "Mbps", "storage_gb": "GB"}
+
+
+def register(root: typer.Typer) -> None:
+    """Adds this room's top-level commands."""
+    root.command("train")(train)
+    root.command("forecast")(forecast)
+    root.command("profile")(profile)
+
+
+def train(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
+    """Fit, back-test and calibrate models of what the VMs use."""
+    from adumbra.service import learning
+
+    with workspace() as opened, progress_bar(f"training {name}") as tell:
+        trained = learning.train(opened, name, now_ns, tell)
+    data = {"network": name, "version": trained.version, **trained.training.summary()}
+    show(output, data, lambda: training_table(trained))
+    if output is Output.TABLE:
+        say(f"next: adumbra profile {name}")
+
+
+def training_table(trained: Trained) -> RenderableType:
+    """Which model serves each resource, and why."""
+    from adumbra.schema.units import format_duration
+
+    summary = trained.training.summary()
+    rows = [
+        (str(found["resource"]), str(found["model"]), _without(str(found["resource"]), str(found["why"])))
+        for found in summary["resources"]
+    ]
+    rows += [(resource, "-", str(why)) for resource, why in summary["skipped"].items()]
+    title = f"{trained.network}: learned from {format_duration(summary['learned_s'])}, training {trained.version}"
+    return table_of(title, ("resource", "model", "why"), rows, text=frozenset({"model", "why"}))
+
+
+def _without(resource: str, why: str) -> str:
+    return why.removeprefix(f"{resource}: ")
+
+
+def forecast(
+    name: NameArgument,
+    horizon: Annotated[str, typer.Option("--horizon", help="How far to look: 15m, 24h, 7d.")] = "24h",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show calibrated quantiles of what each VM will use."""
+    from adumbra.schema.units import parse_duration_s
+    from adumbra.service import learning
+
+    horizon_s = asked(parse_duration_s, horizon, "--horizon")
+    with workspace() as opened:
+        found = learning.forecast(opened, name, horizon_s)
+    show(output, _forecast_data(name, horizon_s, found), lambda: _forecast_table(name, horizon, found))
+
+
+def _forecast_data(name: str, horizon_s: float, found: Mapping[str, Quantiles]) -> dict[str, Any]:
+    resources = {}
+    for resource, quantiles in found.items():
+        step_ns = round(quantiles.step_s * 1e9)
+        resources[resource] = {
+            "unit": UNITS[resource],
+            "times": [iso(quantiles.start_ns + h * step_ns) for h in range(quantiles.values.shape[1])],
+            "levels": list(quantiles.levels),
+            "vms": {vm: quantiles.values[v].tolist() for v, vm in enumerate(quantiles.vms)},
+        }
+    return {"network": name, "horizon_s": horizon_s, "resources": resources}
+
+
+def _forecast_table(name: str, horizon: str, found: Mapping[str, Quantiles]) -> RenderableType:
+    import numpy as np
+
+    rows = []
+    for resource, quantiles in found.items():
+        at = {level: quantiles.levels.index(level) for level in (0.1, 0.5, 0.9, 0.99) if level in quantiles.levels}
+        for v, vm in enumerate(quantiles.vms):
+            over = [quantiles.values[v, :, k] for k in at.values()]
+            cells = [f"{np.nanmean(each):.3g}" if not np.isnan(each).all() else "-" for each in over]
+            last = [f"{each[-1]:.3g}" for each in over[-1:]]
+            rows.append((vm, f"{resource} ({UNITS[resource]})", *cells, *last))
+    columns = ("VM", "resource", "p10", "p50", "p90", "p99", "p99 at the end")
+    return table_of(f"{name}: use over the next {horizon}, mean of each quantile", columns, rows, text=frozenset({"resource"}))
+
+
+def profile(
+    name: NameArgument,
+    shortfall: Annotated[
+        str | None, typer.Option("--shortfall", help="The dial: the share of time a VM may be short, such as 1%.")
+    ] = None,
+    horizon: Annotated[str | None, typer.Option("--horizon", help="For how long the sizes are meant: 7d.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Size each VM: cores, memory, bandwidth, storage, type and price, with reasons."""
+    from adumbra.schema.units import parse_duration_s, parse_share
+    from adumbra.service import profiles
+
+    share = asked(parse_share, shortfall, "--shortfall") if shortfall is not None else None
+    horizon_s = asked(parse_duration_s, horizon, "--horizon") if horizon is not None else None
+    with workspace() as opened:
+        sized = profiles.profile(opened, name, now_ns, share, horizon_s)
+    show(output, sized.to_dict(), lambda: profile_table(sized))
+    if output is Output.TABLE:
+        for line in reasons(sized):
+            say(line)
+        say(f"next: adumbra activate {name} --provider terraform --dry-run")
+
+
+def profile_table(profile: NetworkProfile) -> RenderableType:
+    """Sizes, with the interval in which what is needed is believed to lie (p50 to p99)."""
+    from adumbra.schema.units import format_duration
+
+    rows = []
+    for vm in profile.vms:
+        price = f"{vm.price_per_hour:.4f}" if vm.price_per_hour is not None else "-"
+        sizes = (vm.cpu_cores, vm.memory_gb, vm.bandwidth_mbps, vm.storage_gb)
+        between = [vm.estimate.get(resource) for resource in UNITS]
+        cells = [
+            f"{size:g}\n{_figure(one.p50)} to {_figure(one.p99)}" if one is not None else f"{size:g}"
+            for size, one in zip(sizes, between, strict=True)
+        ]
+        rows.append((vm.vm, *cells, vm.type or "none fits", price, vm.confidence.value))
+    total = sum(vm.price_per_hour or 0.0 for vm in profile.vms)
+    columns = ("VM", "cores", "memory GB", "Mbps", "storage GB", "type", "$/h", "confidence")
+    dial, span = _percent(profile.shortfall), format_duration(profile.horizon_s)
+    title = f"{profile.network}: sizes for {span}, short in at most {dial} of the time, learned from "
+    title += format_duration(profile.learned_s)
+    caption = (
+        f"below each size, the need as believed: p50 to p99. In all ${total:.4f} an hour, ${total * 730:.0f} a month of 730 h"
+    )
+    return table_of(title, columns, rows, caption, text=frozenset({"type", "confidence"}))
+
+
+def _figure(amount: float) -> str:
+    return f"{amount:.0f}" if amount >= 9.95 else f"{amount:.2g}"
+
+
+def first_reasons(profile: NetworkProfile) -> str:
+    """Why the first VM of a profile is sized so, in a paragraph: what stands first, and how the type was found."""
+    vm = profile.vms[0]
+    picked = [reason for reason in vm.reasons if vm.type is not None and reason.startswith(vm.type)]
+    told = "\n".join(f"  - {reason}" for reason in dict.fromkeys((*vm.reasons[:2], *picked)))
+    return (
+        f"why {vm.vm} is sized so (confidence {vm.confidence.value}; all reasons: adumbra profile {profile.network}):\n{told}\n"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def reasons(profile: NetworkProfile) -> list[str]:
+    """The reasons of a profile, those that several VMs share once, in lines to read."""
+    of: dict[str, list[str]] = {}
+    for vm in profile.vms:
+        for reason in vm.reasons:
+            of.setdefault(reason, []).append(vm.vm)
+    lines = []
+    for reason, vms in of.items():
+        who = "all" if len(vms) == len(profile.vms) > 1 else ", ".join(vms[:6]) + (" ..." if len(vms) > 6 else "")
+        lines.append(f"  {who}: {reason}")
+    return lines

@@ -1,0 +1,105 @@
+"""Commands on what becomes real: activate, deactivate, and the events of a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adumbra.cli.network import NameArgument
+from adumbra.cli.output import Output, OutputOption, iso, say, show, table_of
+from adumbra.cli.session import now_ns, workspace
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from adumbra.schema.plans import Plan
+    from adumbra.service.activations import Activation
+
+ProviderOption = Annotated[str, typer.Option("--provider", help="Who makes it: terraform.")]
+_WORDS = frozenset({"network", "kind", "what", "interrupts"})
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan; touch nothing.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Adds this room's top-level commands."""
+    root.command("activate")(activate)
+    root.command("deactivate")(deactivate)
+    root.command("events")(events)
+
+
+def activate(
+    name: NameArgument, provider: ProviderOption, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE
+) -> None:
+    """Make the network real, with the sizes of its profile."""
+    from adumbra.service import activations
+
+    with workspace() as opened:
+        activation = activations.activate(opened, name, provider, now_ns, dry_run=dry_run)
+    show(output, activation.to_dict(), lambda: plan_table(activation.plan))
+    if output is Output.TABLE:
+        _tell(activation)
+
+
+def deactivate(
+    name: NameArgument,
+    provider: ProviderOption = "terraform",
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take away what `activate` made; the shadow stays."""
+    from adumbra.service import activations
+
+    with workspace() as opened:
+        activation = activations.deactivate(opened, name, provider, now_ns, dry_run=dry_run)
+    show(output, activation.to_dict(), lambda: plan_table(activation.plan))
+
+
+def _tell(activation: Activation) -> None:
+    if not activation.carried_out:
+        say("this was a dry run; nothing was touched")
+    else:
+        say(f"written: {activation.place}\nnext: cd {activation.place.parent} && tofu init && tofu plan")
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """A plan's steps, in order, with what each may interrupt."""
+    rows = [
+        (
+            f"{step.act.value} {step.item.kind.value} {step.item.name}",
+            _settings(dict(step.item.settings)),
+            step.interrupts or "-",
+        )
+        for step in plan.steps[:100]
+    ]
+    caption = f"and {len(plan.steps) - 100} more steps" if len(plan.steps) > 100 else ""
+    if plan.empty:
+        caption = "nothing to do: all stands as it should"
+    elif plan.price_per_hour is not None and plan.price_per_hour > 0:
+        caption += f"the machines cost ${plan.price_per_hour:.4f} an hour, ${plan.price_per_hour * 730:.0f} a month of 730 h"
+    return table_of(
+        f"plan for {plan.network} by {plan.provider}", ("step", "what", "interrupts"), rows, caption.strip(), text=_WORDS
+    )
+
+
+def _settings(settings: dict[str, object]) -> str:
+    shown = [settings[key] for key in ("cidr", "type", "addresses") if settings.get(key)]
+    return " ".join(", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in shown)[:60] or "-"
+
+
+def events(
+    name: Annotated[str | None, typer.Argument(help="The network's name; without it, all.", metavar="[NETWORK]")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many of the newest.")] = 50,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what happened, newest last."""
+    with workspace() as opened:
+        found = tuple(reversed(opened.state.events(name, limit=limit)))
+    data = [
+        {"id": e.id, "time": iso(e.time_ns), "network": e.network, "kind": e.kind, "message": e.message, "data": e.data}
+        for e in found
+    ]
+    rows = [(iso(e.time_ns)[:19], e.network or "-", e.kind, e.message) for e in found]
+    caption = "" if rows else "nothing has happened yet"
+    columns = ("time", "network", "kind", "what")
+    show(output, data, lambda: table_of(f"events of {name or 'all networks'}", columns, rows, caption, text=_WORDS))

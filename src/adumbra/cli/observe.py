@@ -1,0 +1,231 @@
+"""Commands on traffic: observe a source, and read the metrics that came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adumbra.cli.network import NameArgument
+from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, show, table_of
+from adumbra.cli.session import now_ns, workspace
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from adumbra.schema.records import Floats, Series
+    from adumbra.service.observations import Observation
+    from adumbra.service.workspace import Workspace
+
+SourceArgument = Annotated[str, typer.Argument(help="What to observe: pcap:FILE.", metavar="SOURCE")]
+_ROWS_A_VM = 12
+_ROWS_SHOWN = 60
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_MARKS = "ⁱ inferred, ˢ simulated by the emulated VM, the rest observed"
+
+
+def register(root: typer.Typer) -> None:
+    """Adds this room's top-level commands."""
+    root.command("observe")(observe)
+    root.command("metrics")(metrics)
+
+
+def observe(
+    name: NameArgument,
+    source: SourceArgument,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop where the source ends (a file always does).")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Let a source's traffic pass the network's shadow, and keep the metrics."""
+    from adumbra.service import observations
+
+    del until_idle
+    with workspace() as opened, progress_bar(f"observing {source}") as tell:
+        observation = observations.observe(opened, name, source, now_ns, tell)
+    show(output, observation.to_dict(), lambda: accounts_table(observation))
+
+
+def accounts_table(observation: Observation) -> RenderableType:
+    """Where every frame of an observation went."""
+    from adumbra.schema.units import format_duration
+
+    accounts = observation.accounts
+    rows = [("offered by the source", f"{accounts.offered:,}")]
+    rows += [(f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in accounts.outcomes.items() if count]
+    rows += [
+        (text, f"{count:,}")
+        for text, count, always in (
+            ("    of the network's VMs", accounts.attributed, True),
+            ("    of the network's addresses without a VM", accounts.unclaimed, False),
+            ("    foreign", accounts.foreign, False),
+            ("too late for their interval", accounts.late, False),
+            ("not tracked, the connection table being full", accounts.untracked, False),
+            ("TCP header not readable", accounts.transport_unread, False),
+            ("peers, requests or times left out, their tables being full", accounts.uncounted, False),
+            ("dropped before the tap", accounts.losses.dropped, False),
+            ("bytes that could not be read", accounts.losses.unread_bytes, False),
+        )
+        if always or count
+    ]
+    length_s = ((observation.end_ns or 0) - (observation.start_ns or 0)) / 1e9
+    told = f"{observation.intervals:,} intervals stored, {format_duration(length_s)} in all" if observation.intervals else (
+        "no interval stored: no packet of the source could be read"
+    )  # fmt: skip
+    if observation.replaced:
+        told += f"; {observation.replaced:,} rows were observed before, and are replaced"
+    if accounts.losses.ended:
+        told += f"; {accounts.losses.ended}"
+    if observation.intervals and not accounts.attributed:
+        told += "; no packet was to or from this network's VMs: check the spec's addresses, or map old ones with `donors`"
+    return table_of(f"{observation.network} observed {observation.source}", ("packets", "count"), rows, told)
+
+
+def metrics(
+    name: NameArgument,
+    vm: Annotated[list[str] | None, typer.Option("--vm", help="Only this VM; may be given again.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="From this time on: ISO 8601, or 15m before the end.")] = None,
+    step: Annotated[str | None, typer.Option("--step", help="The grid, such as 1s or 5m; by default the stored one.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show metrics per VM and interval, each with how it was come by."""
+    from adumbra.schema.units import parse_duration_s
+    from adumbra.service import observations
+
+    with workspace() as opened:
+        query: dict[str, Any] = {"vms": tuple(vm or ())}
+        if since is not None:
+            query["start_ns"] = _since(since, opened.metrics.span(name))
+        if step is not None:
+            query["step_s"] = asked(parse_duration_s, step, "--step")
+        elif output is Output.TABLE:
+            query["step_s"] = table_step(opened, name, query)
+        series = observations.metrics(opened, name, query)
+    show(output, series_data(series), lambda: series_table(series))
+
+
+def _since(text: str, span: tuple[int, int] | None) -> int:
+    """A time in ns: ISO 8601, or a duration before the end of what is stored."""
+    from adumbra.schema.units import parse_duration_s
+
+    if text[:1].isdigit() and "-" not in text:
+        before_s = asked(parse_duration_s, text, "--since")
+        return (span[1] if span else 0) - round(before_s * 1e9)
+    time = asked(datetime.fromisoformat, text, "--since")
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def table_step(opened: Workspace, name: str, query: Mapping[str, Any]) -> float | None:
+    """A step that shows what is stored in a dozen rows a VM."""
+    from adumbra.service import networks
+
+    span, interval_s = opened.metrics.span(name), networks.get(opened, name).spec.interval
+    if span is None:
+        return None
+    length_s = (span[1] - max(span[0], query.get("start_ns") or span[0])) / 1e9
+    for nice in (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800):
+        if nice * _ROWS_A_VM >= length_s and nice % interval_s == 0:
+            return float(nice)
+    return None
+
+
+def series_data(series: Series) -> dict[str, Any]:
+    """A series as plain data: one row a VM and interval that is known, counts whole, what isn't known null."""
+    import numpy as np
+
+    from adumbra.schema.metrics import METRICS, SIMULATED_WHERE_ONE_SIDED, Provenance
+
+    names = [metric.name for metric in METRICS]
+    rows = []
+    for v, vm in enumerate(series.vms):
+        for t in np.flatnonzero(~np.isnan(series.one_sided[v])):
+            row: dict[str, Any] = {"vm": vm, "time": iso(series.start_ns + round(t * series.step_s * 1e9))}
+            for metric in METRICS:
+                value = float(series.values[metric.name][v, t])
+                row[metric.name] = None if np.isnan(value) else int(value) if metric.whole else value
+            if series.one_sided[v, t]:
+                row["provenance"] = dict.fromkeys(sorted(SIMULATED_WHERE_ONE_SIDED), Provenance.SIMULATED.value)
+            rows.append(row)
+    return {
+        "network": series.network,
+        "interval_s": series.step_s,
+        "units": {metric.name: metric.unit for metric in METRICS},
+        "provenance": {metric.name: metric.provenance.value for metric in METRICS},
+        "columns": names,
+        "rows": rows,
+    }
+
+
+def series_table(series: Series) -> RenderableType:
+    """The metrics that people look at first, a row a VM and step."""
+    import numpy as np
+
+    from adumbra.schema.units import format_duration
+
+    known = ~np.isnan(series.one_sided)
+    rows = []
+    for v, vm in enumerate(series.vms):
+        for t in np.flatnonzero(known[v])[-_ROWS_SHOWN:]:
+            of = {name: float(values[v, t]) for name, values in series.values.items()}
+            rows.append((
+                vm, iso(series.start_ns + round(t * series.step_s * 1e9))[11:19],
+                _figure(of["rx_bytes"] * 8e-6 / series.step_s), _figure(of["tx_bytes"] * 8e-6 / series.step_s),
+                _figure(of["connections_attempted"] / series.step_s), _figure(of["requests"] / series.step_s),
+                _figure(of["rtt_ms_p50"]), _figure(of["response_ms_p50"]), _figure(of["latency_ms_p99"]),
+                f"{of['cpu_utilization']:.1%}", _figure(of["memory_bytes"] / 1e6), f"{of['missed_packets']:.0f}",
+            ))  # fmt: skip
+    columns = (
+        "VM", "from", "in Mbps", "out Mbps", "conn/s", "req/s ⁱ", "rtt ms", "resp ms ⁱ", "p99 ms ˢ", "CPU ˢ", "mem MB ˢ",
+        "missed",
+    )  # fmt: skip
+    title = f"{series.network}, steps of {format_duration(series.step_s)}"
+    if not rows:
+        return table_of(title, columns, rows, "nothing stored yet; run `adumbra observe` first")
+    return table_of(title, columns, rows, f"{_MARKS}. All columns: --output json")
+
+
+def summary_table(series: Series) -> RenderableType:
+    """What each VM's shadow saw, a row a VM: means, peaks, and traffic over time as a line."""
+    import numpy as np
+
+    rows = []
+    for v, vm in enumerate(series.vms):
+        of = {name: values[v] for name, values in series.values.items()}
+        mbps = np.fmax(of["rx_bytes"], of["tx_bytes"]) * 8e-6 / series.step_s
+        cores, attempted, requests = (of[name] / series.step_s for name in ("cpu_seconds", "connections_attempted", "requests"))
+        rows.append((
+            vm, _sparkline(mbps), _figure(np.nanmean(mbps)), _figure(np.nanmax(mbps)),
+            _figure(np.nanmean(attempted)), _figure(np.nanmean(requests)),
+            _figure(_nanmedian(of["rtt_ms_p50"])), _figure(_nanmedian(of["response_ms_p50"])),
+            _figure(np.nanmean(cores)), _figure(np.nanmax(cores)),
+        ))  # fmt: skip
+    columns = ("VM", "traffic over time", "Mbps", "peak", "conn/s", "req/s ⁱ", "rtt ms", "resp ms ⁱ", "cores ˢ", "peak ˢ")
+    return table_of(
+        f"{series.network}: what its shadow saw, per VM", columns, rows, _MARKS, text=frozenset({"traffic over time"})
+    )
+
+
+def _sparkline(values: Floats, width: int = 30) -> str:
+    """Values over time as a line of blocks, each the mean of a stretch; a gap is a blank."""
+    import numpy as np
+
+    top = np.nanmax(values)
+    split = [part for part in np.array_split(values, width) if len(part)]
+    parts = [float(np.nanmean(part)) if not np.isnan(part).all() else float("nan") for part in split]
+    if not top > 0:
+        return "▁" * len(parts)
+    most = float(np.nanmax(np.array(parts)))
+    return "".join(" " if np.isnan(part) else _BLOCKS[min(7, int(part / most * 7.999))] for part in parts)
+
+
+def _nanmedian(values: Floats) -> float:
+    known = values[values == values]  # noqa: PLR0124 (NaN differs from itself)
+    return float(sorted(known)[len(known) // 2]) if len(known) else float("nan")
+
+
+def _figure(value: float) -> str:
+    """A number in three significant figures, without an exponent; a dash for what isn't known."""
+    if value != value:  # noqa: PLR0124 (NaN differs from itself)
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.3g}" if abs(value) >= 0.001 or value == 0 else f"{value:.4f}"

@@ -1,0 +1,147 @@
+"""Activations: turning a network's profile into what a provider makes, and taking it away again. Plans first, then acts.
+
+A plan is recorded before its first step and each step's outcome before the next, so that a killed one is finished later.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adumbra.provision.desired import machine_prices, make_desired
+from adumbra.provision.execute import execute
+from adumbra.provision.plan import make_plan
+from adumbra.provision.protocol import Provider
+from adumbra.provision.terraform import TerraformProvider
+from adumbra.schema.errors import AdumbraError, ConflictError, InputError, StoreError
+from adumbra.schema.plans import Desired, Plan, StepOutcome
+from adumbra.schema.sizing import NetworkProfile
+from adumbra.schema.state import NetworkState, PlanRecord, PlanState
+from adumbra.service import networks
+from adumbra.service.workspace import Workspace
+
+PROVIDERS = ("terraform",)
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A plan, whether it was carried out, and where its result is to be found."""
+
+    plan: Plan
+    carried_out: bool
+    place: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": str(self.place)}
+
+
+def activate(
+    workspace: Workspace, name: str, provider_name: str, now: Callable[[], int], *, dry_run: bool = False
+) -> Activation:
+    """Makes what the network's latest profile says stand at a provider. A dry run plans, and touches nothing.
+
+    Raises InputError where there is no profile or no such provider, ProvisionError where a step fails.
+    """
+    network = networks.get(workspace, name)
+    kept = workspace.state.profile(name)
+    if kept is None:
+        raise InputError(f"{name} has no profile yet", f"run `adumbra train {name}` and `adumbra profile {name}` first")
+    profile = NetworkProfile.from_dict(kept.profile)
+    if {vm.vm for vm in profile.vms} != {vm.name for vm in network.vms}:
+        raise InputError(f"the profile of {name} is of other VMs than its spec", f"run `adumbra profile {name}` again")
+    desired = make_desired(network.spec, network.vms, profile)
+    provider = _provider(workspace, provider_name, name)
+    with _one_at_a_time(workspace, name):
+        plan = make_plan(desired, provider.actual(name), provider.rules, machine_prices(profile))
+        if not dry_run:
+            _carry_out(workspace, plan, provider, now, NetworkState.ACTIVE)
+    return Activation(plan, not dry_run, provider.file)
+
+
+def deactivate(
+    workspace: Workspace, name: str, provider_name: str, now: Callable[[], int], *, dry_run: bool = False
+) -> Activation:
+    """Takes away what an activation made; the shadow and all that was learned stay. Raises ProvisionError."""
+    networks.get(workspace, name)
+    provider = _provider(workspace, provider_name, name)
+    with _one_at_a_time(workspace, name):
+        plan = make_plan(Desired(name, ()), provider.actual(name), provider.rules)
+        if not dry_run:
+            ready = NetworkState.READY if workspace.state.profile(name) else NetworkState.SHADOWING
+            _carry_out(workspace, plan, provider, now, ready)
+    return Activation(plan, not dry_run, provider.file)
+
+
+def finish_plans(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
+    """Finishes the plans whose process died, and gives their networks. One that another process works at is left to it."""
+    finished = []
+    for record in workspace.state.unfinished_plans():
+        try:
+            with _one_at_a_time(workspace, record.network):
+                if record.id not in {each.id for each in workspace.state.unfinished_plans()}:
+                    continue  # the process that had the lock finished it
+                provider = _provider(workspace, str(record.plan["provider"]), record.network)
+                _execute(workspace, record, provider, lambda: now_ns)
+        except ConflictError:
+            continue
+        except AdumbraError:  # recorded: the plan is failed, and running the act again goes on from what stands
+            continue
+        finished.append(record.network)
+    return tuple(finished)
+
+
+def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callable[[], int], aim: NetworkState) -> None:
+    """Records a plan and performs it, so that the network comes to the state `aim`."""
+    state = workspace.state.network(plan.network).state
+    if plan.empty:
+        if state is not aim:
+            workspace.state.set_network_state(plan.network, aim, now(), "all that the plan asks for stands as it should")
+        return
+    record = workspace.state.save_plan(plan.network, plan.to_dict() | {"aim": aim.value}, now())
+    workspace.state.set_network_state(plan.network, NetworkState.ACTIVATING, now(), f"a plan of {len(plan.steps)} steps began")
+    _execute(workspace, record, provider, now)
+
+
+def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: Callable[[], int]) -> None:
+    """Performs what isn't done yet of a recorded plan."""
+    plan, aim = Plan.from_dict(record.plan), NetworkState(str(record.plan["aim"]))
+    done = frozenset(step.index for step in record.steps if step.outcome["done"])
+
+    def keep(index: int, outcome: StepOutcome) -> None:
+        workspace.state.record_step(record.id, index, asdict(outcome), now())
+
+    try:
+        execute(plan, provider, keep, done)
+    except AdumbraError as error:
+        workspace.state.finish_plan(record.id, PlanState.FAILED, now())
+        workspace.state.set_network_state(plan.network, NetworkState.FAILED, now(), str(error))
+        raise
+    workspace.state.finish_plan(record.id, PlanState.DONE, now())
+    workspace.state.set_network_state(plan.network, aim, now(), f"all {len(plan.steps)} steps of the plan are done")
+
+
+def _provider(workspace: Workspace, provider: str, network: str) -> TerraformProvider:
+    if provider not in PROVIDERS:
+        raise InputError(f"there is no provider {provider!r}", f"choose one of: {', '.join(PROVIDERS)}")
+    return TerraformProvider(workspace.provider_folder(provider, network))
+
+
+@contextmanager
+def _one_at_a_time(workspace: Workspace, network: str) -> Iterator[None]:
+    """Holds a network's lock, which the system lets go of when the process dies. Raises ConflictError where it is held."""
+    folder = workspace.home / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f"{network}.lock").open("w")
+    except OSError as error:
+        raise StoreError(f"the lock of {network} can't be taken ({error.strerror})", "make the folder writable") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(f"another process is activating or deactivating {network}", "wait until it ends") from None
+        yield

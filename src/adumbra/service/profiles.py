@@ -1,0 +1,137 @@
+"""Resource profiles: from trained models and one dial to each VM's sizes, type and price, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from adumbra.emulate.vm import spread
+from adumbra.forecast import demand
+from adumbra.forecast.series import COLUMNS, panel
+from adumbra.profile.catalog import load_catalog
+from adumbra.profile.size import SizingContext, size
+from adumbra.schema.errors import InputError
+from adumbra.schema.records import Floats, Series
+from adumbra.schema.sizing import RESOURCES, NetworkProfile, SizingPolicy
+from adumbra.schema.state import NetworkState
+from adumbra.service import learning, networks
+from adumbra.service.networks import Network
+from adumbra.service.observations import emulated_vms
+from adumbra.service.workspace import Workspace
+
+
+def profile(
+    workspace: Workspace, name: str, now: Callable[[], int], shortfall: float | None = None, horizon_s: float | None = None
+) -> NetworkProfile:
+    """Sizes each VM of a network from its latest training, and keeps the profile.
+
+    `shortfall`: the dial, by default the spec's target; `horizon_s`: by default a week. Raises InputError where nothing
+    was trained yet, or the dial is out of range.
+    """
+    network = networks.get(workspace, name)
+    policy = _policy(shortfall if shortfall is not None else network.spec.targets.shortfall, horizon_s)
+    trained = learning.trained(workspace, name)
+    use = learning.panels(workspace, name, trained.training.step_s)
+    seen = next(iter(use.values())).vms
+    missing = [vm.name for vm in network.vms if vm.name not in seen]
+    if missing:
+        raise InputError(
+            f"{missing[0]} was not in {name} when it was observed", f"run `adumbra observe {name} pcap:FILE` and train again"
+        )
+    needs = demand.demand_given(trained.training, use, policy, _known(network, seen))
+    context = SizingContext(name, trained.training.learned_s, trained.training.model)
+    sized = size(needs, policy, load_catalog(), context)
+    workspace.state.save_profile(name, sized.to_dict(), now())
+    if network.record.state is NetworkState.SHADOWING:
+        workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
+    return sized
+
+
+def _known(network: Network, seen: Sequence[str]) -> demand.Known:
+    """What is known of VMs beside their history: how unsure their emulation is, and the machines they were emulated on."""
+    emulated = {vm.name: vm for vm in emulated_vms(network)}
+    vms = [emulated[name] for name in seen]
+    # Storage is left out: a disk's declared size says nothing of how far it will fill.
+    bounded = ("cpu_cores", "memory_gb", "bandwidth_mbps")
+    capacity = {resource: np.array([getattr(vm.machine, resource) for vm in vms]) for resource in bounded}
+    return demand.Known(model_spread=spread(vms), declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity)
+
+
+def _policy(shortfall: float, horizon_s: float | None) -> SizingPolicy:
+    policy = SizingPolicy(shortfall=shortfall)
+    if not 0 < shortfall <= 0.5:
+        raise InputError(f"a shortfall of {shortfall:.3%} is out of range", "give a share of time above 0% and up to 50%")
+    if horizon_s is None:
+        return policy
+    if not 60 <= horizon_s <= 90 * 86_400:
+        raise InputError(f"a horizon of {horizon_s:g} s is out of range", "give one from 1m to 90d")
+    return replace(policy, horizon_s=horizon_s)
+
+
+_SEED_NAMES: Mapping[str, tuple[str, float]] = {  # the founding document's names -> column, factor to its unit
+    "bandwidth_usage": ("rx_bytes", 1.0),
+    "cpu_usage": ("cpu_seconds", 1.0),
+    "memory_usage": ("memory_bytes", 1.0),
+    "storage_usage": ("storage_bytes", 1.0),
+}
+
+
+def generate_resource_profile(
+    emulated_vm_id: str,
+    historical_data: Mapping[str, Sequence[float]],
+    *,
+    interval_s: float = 1.0,
+    policy: SizingPolicy | None = None,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """The resource profile of one VM from its history: one entry of "vms" in DESIGN.md section 6's format.
+
+    historical_data: catalogue column -> values, one an interval of `interval_s` seconds, oldest first, all of one length,
+    NaN (or None) where nothing was measured. Of use are cpu_seconds, memory_bytes, rx_bytes, tx_bytes and storage_bytes (see
+    schema/metrics.py for units); "cpu_usage", "memory_usage", "bandwidth_usage" and "storage_usage" are taken as
+    cpu_seconds, memory_bytes, rx_bytes and storage_bytes. A resource without data is sized at its minimum, and a reason
+    says so. Raises InputError for data that isn't of this form, TooLittleDataError for too little of it.
+    """
+    policy = policy or SizingPolicy()
+    columns = _columns(historical_data)
+    length = len(next(iter(columns.values())))
+    values = {name: columns.get(name, np.full(length, np.nan))[np.newaxis, :] for name in COLUMNS}
+    series = Series("", (emulated_vm_id,), 0, interval_s, values, np.zeros((1, length)))
+    known = {
+        resource: use for resource in RESOURCES if not np.isnan((use := panel(series, resource)).values).all()
+    }  # fmt: skip
+    if not known:
+        raise InputError(f"the history of {emulated_vm_id} holds no value", f"give at least one of {', '.join(COLUMNS)}")
+    training = demand.train(known, seed, lambda *_: None)
+    needs = demand.demand(training, known, policy)
+    missing = tuple(resource for resource in RESOURCES if resource not in known)
+    told = tuple(f"{resource}: the history holds none of it, so the smallest size stands" for resource in missing)
+    completed = [
+        replace(each, need={**dict.fromkeys(missing, 0.0), **each.need}, reasons=(*each.reasons, *told)) for each in needs
+    ]
+    context = SizingContext(emulated_vm_id, length * interval_s, training.model)
+    entry: dict[str, Any] = size(completed, policy, load_catalog(), context).to_dict()["vms"][0]
+    return entry
+
+
+def _columns(historical_data: Mapping[str, Sequence[float]]) -> dict[str, Floats]:
+    columns: dict[str, Floats] = {}
+    for name, given in historical_data.items():
+        column, factor = _SEED_NAMES.get(name, (name, 1.0))
+        if column not in COLUMNS:
+            continue
+        try:
+            values = np.array([np.nan if v is None else v for v in given], np.float64) * factor
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{name} holds something that is no number", "give one number an interval, NaN for a gap"
+            ) from None
+        columns[column] = values
+    if not columns:
+        raise InputError("the history has no column that a profile is made from", f"give some of {', '.join(COLUMNS)}")
+    if len({len(values) for values in columns.values()}) > 1:
+        raise InputError("the history's columns differ in length", "give one value an interval in each, NaN for a gap")
+    return columns

@@ -1,0 +1,25 @@
+"""What the last process left half done, when it was killed: ended or undone at the next start. Harmless to repeat."""
+
+from __future__ import annotations
+
+from adumbra.service import activations, networks
+from adumbra.service.workspace import Workspace
+
+
+def recover(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
+    """Marks observations whose process died, ends deletions, finishes plans. Gives a sentence for each.
+
+    An interrupted observation keeps the intervals it had written; observing the source again writes the same ones.
+    """
+    told = [
+        f"the observation of {each.source} for {each.network} was interrupted; its intervals so far are kept, "
+        f"run `adumbra observe {each.network} {each.source}` again for the rest"
+        for each in workspace.state.mark_interrupted(now_ns)
+    ]
+    told += [
+        f"the deletion of {name} was interrupted, and is finished now" for name in networks.finish_deletions(workspace, now_ns)
+    ]
+    told += [
+        f"the plan for {name} was interrupted, and is finished now" for name in activations.finish_plans(workspace, now_ns)
+    ]
+    return tuple(told)
