@@ -1,0 +1,273 @@
+"""Rolling-origin back-test: each model forecasts from past origins what is known since, and the better one is picked.
+A model is handed what was known at the origin and nothing after it. No clock; the seed is an argument."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from adumbra.forecast import conformal, scores
+from adumbra.forecast.models.protocol import LEVELS, Fitted, Forecaster, Horizon
+from adumbra.forecast.registry import TITLES
+from adumbra.forecast.scores import Cases, Scores
+from adumbra.forecast.series import Statistic, resource_named, scale_of, until
+from adumbra.forecast.window import Need, foreseen, measured
+from adumbra.schema.errors import TooLittleDataError
+from adumbra.schema.records import Floats, Ints, Panel
+
+Progress = Callable[[float, str], None]
+
+ORIGINS = 6
+REACH_SHARE = 10  # a horizon is the history's length divided by this: the six of them don't overlap, and 40 % lie before
+MIN_STEPS = 12
+FITS = 2  # a model learns anew at every third origin; between, it is only handed what has come since
+_MAX_SCORED_STEPS = 48
+_MAX_SCORED_VMS = 200
+SHARES: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the origins lie (steps known there), when a model learns for each, and how far it is asked to look."""
+
+    origins: tuple[int, ...]
+    fitted_at: tuple[int, ...]
+    horizon: Horizon
+
+
+def lay_out(steps: int) -> Layout | None:
+    """Six origins whose horizons follow each other up to the history's end; None below MIN_STEPS steps."""
+    if steps < MIN_STEPS:
+        return None
+    reach = max(1, steps // REACH_SHARE)
+    origins = tuple(steps - reach * (ORIGINS - i) for i in range(ORIGINS))
+    every = ORIGINS // FITS
+    fitted_at = tuple(origins[i - i % every] for i in range(ORIGINS))
+    return Layout(origins, fitted_at, Horizon.thinned(reach, _MAX_SCORED_STEPS))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A model's forecasts from every origin, and what came. actual float64[O, V, H]; quantiles float64[O, V, H, L] at
+    LEVELS; window_errors float64[O, V, S]: log(what a window turned out to need / what was foreseen), at SHARES; busy
+    bool[O, V]: whether more than the resource's floor was foreseen."""
+
+    model: str
+    actual: Floats
+    quantiles: Floats
+    window_errors: Floats
+    busy: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowErrors:
+    """How far a forecast window's need was off, as log ratios float64[n, S] of `groups` groups, at `shares` short."""
+
+    shares: tuple[float, ...]
+    errors: Floats
+    groups: int
+
+    def bound(self, shortfall: float, level: float) -> conformal.Bound:
+        """The log ratio that a new window stays at or below with probability `level` (conformal.bound)."""
+        if not self.groups:
+            return conformal.Bound(0.0, False)
+        grid = np.log(self.shares)
+        place = float(np.clip(np.interp(np.log(shortfall), grid, np.arange(len(grid))), 0, len(grid) - 1))
+        low = int(place)
+        high, part = min(low + 1, len(grid) - 1), place - low
+        return conformal.bound(self.errors[:, low] * (1 - part) + self.errors[:, high] * part, self.groups, level)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"shares": list(self.shares), "errors": np.round(self.errors, 4).tolist(), "groups": self.groups}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> WindowErrors:
+        shares = tuple(float(share) for share in plain["shares"])
+        errors = np.asarray(plain["errors"], np.float64).reshape(-1, len(shares))
+        return cls(shares, errors, int(plain["groups"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a back-test found for one resource. scores: model -> its scores, None where it couldn't be scored; coverage:
+    interval -> share of held-out values within the calibrated one, each origin's calibrated on those before it."""
+
+    chosen: str
+    why: str
+    scores: Mapping[str, Scores | None]
+    origins: int
+    horizon_steps: int
+    vms: int
+    calibration: conformal.Calibration
+    window: WindowErrors
+    coverage: Mapping[str, float]
+
+
+def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: Progress) -> Verdict:
+    """Scores the models on a panel of what is modelled (series.modelled), and picks one for sizing.
+
+    `models` begins with the baseline, which is also what is fallen back to. The same arguments give the same verdict.
+    """
+    layout = lay_out(history.values.shape[1])
+    if layout is None:
+        return _unscored(history, f"{history.values.shape[1]} steps are too few to score a model on", models)
+    row = _scored_rows(history, rng_for(seed, history.resource, "vms", 0))
+    runs: dict[str, Run] = {}
+    failed: dict[str, str] = {}
+    for i, model in enumerate(models):
+        progress(i / len(models), f"{history.resource}: {TITLES.get(model.name, model.name)}")
+        try:
+            runs[model.name] = run(history, model, layout, row, seed)
+        except TooLittleDataError as error:
+            failed[model.name] = error.what
+    progress(1.0, f"{history.resource}: scored")
+    first = until(history, layout.origins[0])
+    scale = scale_of(first, resource_named(history.resource).floor)[row]
+    naive = _naive_errors(first.values[row])
+    found: dict[str, Scores | None] = dict.fromkeys(model.name for model in models)
+    found |= {name: scores.score(_cases(done, scale, naive)) for name, done in runs.items()}
+    if found[models[0].name] is None:
+        return _unscored(history, failed.get(models[0].name, "no value follows the first origin"), models)
+    chosen = _pick(found)
+    why = _why(history.resource, chosen, found, failed, (len(layout.origins), len(row)))
+    calibration, covered = _calibrate(runs[chosen], scale)
+    window = _window_errors(runs[chosen], resource_named(history.resource).statistic)
+    return Verdict(
+        chosen, why, found, len(layout.origins), layout.horizon.steps, len(row), calibration, window, covered
+    )  # fmt: skip
+
+
+def run(history: Panel, model: Forecaster, layout: Layout, row: Ints, seed: int) -> Run:
+    """One model's forecasts of the VMs `row` from every origin. Raises TooLittleDataError where it can't learn."""
+    need = Need(resource_named(history.resource).statistic, SHARES[0])
+    fitted: Fitted | None = None
+    learned = -1
+    actual, quantiles, errors, busy = [], [], [], []
+    for origin, at in zip(layout.origins, layout.fitted_at, strict=True):
+        if fitted is None or at != learned:
+            fitted, learned = model.fit(until(history, at), rng_for(seed, history.resource, model.name, at)), at
+        known = until(history, origin)
+        recent = replace(known, vms=tuple(history.vms[i] for i in row), values=known.values[row])
+        forecast = fitted.quantiles(recent, layout.horizon, LEVELS).values
+        came = history.values[row, origin : origin + layout.horizon.steps]
+        actual.append(came[:, layout.horizon.ahead - 1])
+        quantiles.append(forecast)
+        floor = resource_named(history.resource).floor
+        errors.append(_off(came, forecast, need, floor))
+        busy.append(foreseen(forecast, LEVELS, need, came.shape[1]) > floor)
+    return Run(model.name, np.stack(actual), np.stack(quantiles), np.stack(errors), np.stack(busy))
+
+
+def rng_for(seed: int, *parts: str | int) -> Generator:
+    """A generator of its own for each purpose, so that what one draws doesn't shift what another does."""
+    return np.random.default_rng([seed & 0xFFFFFFFF, *(zlib.crc32(str(part).encode()) for part in parts)])
+
+
+def _scored_rows(history: Panel, rng: Generator) -> Ints:
+    """The VMs that are scored: those with any value, at most 200 of them, by chance."""
+    there = np.flatnonzero(np.isfinite(history.values).any(axis=1))
+    if len(there) <= _MAX_SCORED_VMS:
+        return there
+    return np.sort(rng.choice(there, size=_MAX_SCORED_VMS, replace=False))
+
+
+def _off(came: Floats, forecast: Floats, need: Need, floor: float) -> Floats:
+    """log(needed / foreseen) of each VM's window at each of SHARES, [V, S]; both at least the floor."""
+    out = np.empty((len(came), len(SHARES)))
+    same = need.statistic is not Statistic.SHARE  # peak and growth know no share: one figure for all
+    for i, share in enumerate(SHARES):
+        if i and same:
+            out[:, i] = out[:, 0]
+            continue
+        asked = replace(need, shortfall=share)
+        said = foreseen(forecast, LEVELS, asked, came.shape[1])
+        out[:, i] = np.log(np.maximum(measured(came, asked), floor)) - np.log(np.maximum(said, floor))
+    return out
+
+
+def _naive_errors(values: Floats) -> Floats:
+    """Each VM's mean error of repeating the last value, within the history before the first origin, [V]; NaN: none."""
+    steps = np.abs(np.diff(values, axis=1))
+    finite = np.isfinite(steps)
+    count = finite.sum(axis=1)
+    return np.where(count > 0, np.where(finite, steps, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+
+
+def _cases(done: Run, scale: Floats, naive: Floats) -> Cases:
+    sound = np.isfinite(done.actual) & np.isfinite(done.quantiles).all(axis=-1)
+    spread = np.broadcast_to(scale[None, :, None], done.actual.shape)
+    error = np.broadcast_to(naive[None, :, None], done.actual.shape)
+    return Cases(LEVELS, done.actual[sound], done.quantiles[sound], spread[sound], error[sound])
+
+
+def _calibrate(done: Run, scale: Floats) -> tuple[conformal.Calibration, dict[str, float]]:
+    """The calibration from all origins; and how often one from earlier origins held at the later ones."""
+    errors = (done.actual[..., None] - done.quantiles) / scale[None, :, None, None]
+    held_actual, held_quantiles = [], []
+    for origin in range(1, len(errors)):
+        before = _fit_offsets(errors[:origin])
+        sound = np.isfinite(errors[origin]).all(axis=-1)
+        held_actual.append(done.actual[origin][sound])
+        held_quantiles.append(before.apply(done.quantiles[origin], scale)[sound])
+    actual = np.concatenate(held_actual)
+    covered = scores.coverage(actual, np.concatenate(held_quantiles), LEVELS) if len(actual) else {}
+    return _fit_offsets(errors), covered
+
+
+def _fit_offsets(errors: Floats) -> conformal.Calibration:
+    """Errors [O, V, H, L] of which each (origin, VM) with a value is a group."""
+    groups = int(np.isfinite(errors).all(axis=-1).any(axis=-1).sum())
+    return conformal.calibrate(errors.reshape(-1, errors.shape[-1]), groups, LEVELS)
+
+
+def _window_errors(done: Run, statistic: Statistic) -> WindowErrors:
+    """The errors of windows that were foreseen to need something; of all of them where none was.
+
+    An idle VM that stays idle is foreseen without fault, and would make the forecasts of busy ones look as good.
+    """
+    flat = done.window_errors.reshape(-1, len(SHARES))
+    sound = np.isfinite(flat).all(axis=1)
+    busy = sound & done.busy.reshape(-1)
+    kept = flat[busy if busy.any() else sound]
+    shares = SHARES if statistic is Statistic.SHARE else SHARES[:1]
+    return WindowErrors(shares, kept[:, : len(shares)], len(kept))
+
+
+def _pick(found: Mapping[str, Scores | None]) -> str:
+    """The model that loses least at the levels that sizing needs; the first, the baseline, where none loses less."""
+    best = next(iter(found))
+    for name, scored in found.items():
+        held = found[best]
+        if scored is not None and held is not None and scored.upper < held.upper * (1 - 1e-9):
+            best = name
+    return best
+
+
+def _why(resource: str, chosen: str, found: Mapping[str, Scores | None], failed: Mapping[str, str], on: tuple[int, int]) -> str:
+    """The choice in one sentence, with its numbers."""
+    where = f"on {on[0]} origins of {on[1]} VM{'s' if on[1] > 1 else ''}"
+    said = {name: f"{scored.upper:.4g}" for name, scored in found.items() if scored is not None}
+    others = [name for name in found if name != chosen]
+    parts = [
+        f"{TITLES.get(name, name)}'s {said[name]}" if name in said
+        else f"{TITLES.get(name, name)} could not be scored ({failed.get(name, 'nothing to score')})"
+        for name in others
+    ]  # fmt: skip
+    verb = "was kept" if chosen == next(iter(found)) else "was chosen"
+    lost = f"its pinball loss was {said[chosen]}, {' and '.join(parts)}, {where}"
+    return f"{resource}: {TITLES.get(chosen, chosen)} {verb}: {lost} (mean of the 90, 95, 99 % levels, per mean use)"
+
+
+def _unscored(history: Panel, reason: str, models: Sequence[Forecaster]) -> Verdict:
+    """The baseline, without a score to its name."""
+    baseline = models[0].name
+    why = f"{history.resource}: {TITLES.get(baseline, baseline)} was taken without a test: {reason}"
+    calibration = conformal.calibrate(np.empty((0, len(LEVELS))), 0, LEVELS)
+    window = WindowErrors(SHARES[:1], np.empty((0, 1)), 0)
+    return Verdict(baseline, why, {model.name: None for model in models}, 0, 0, len(history.vms), calibration, window, {})
