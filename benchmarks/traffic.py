@@ -15,10 +15,11 @@ _EXCHANGE = [(0, _ACK | _PSH, 400), (1, _ACK, 0), (1, _ACK, _MSS), (1, _ACK | _P
 _CLOSING = [(0, _ACK | _FIN, 0), (1, _ACK | _FIN, 0), (0, _ACK, 0)]
 
 
-def write_capture(path: Path, packets: int, connections: int, seconds: float, seed: int = 1) -> int:
+def write_capture(path: Path, packets: int, connections: int, seconds: float, *, overlap: bool = False, seed: int = 1) -> int:
     """Writes a pcap of about `packets` packets in `connections` connections to 10.20.1.0/24; gives the packets written.
 
-    Each connection opens at a random time, makes exchanges at even gaps, and closes; frames are cut at 96 bytes.
+    Each connection opens at a random time, makes exchanges at even gaps, and closes; with `overlap` all are open in the
+    middle. Frames are cut at 96 bytes.
     """
     rng = np.random.default_rng(seed)
     exchanges = max(1, (packets // connections - len(_OPENING) - len(_CLOSING)) // len(_EXCHANGE))
@@ -26,9 +27,10 @@ def write_capture(path: Path, packets: int, connections: int, seconds: float, se
     n = connections
     client = (np.uint32(0xC6120000) + rng.integers(0, 65536, n, dtype=np.uint32)).astype(">u4")
     server = (np.uint32(0x0A14010A) + rng.integers(0, 16, n, dtype=np.uint32)).astype(">u4")
-    port = (1024 + np.arange(n) % 60000).astype(">u2")
+    port = (1024 + np.arange(n) % 60000).astype(">u2")  # with the client's address: no two connections are alike
     opened = np.sort(rng.uniform(0, seconds * 0.5, n))
-    gap = rng.uniform(0.2, 1.0, n) * seconds * 0.5 / len(script)
+    lasting = seconds - 0.01 - opened if overlap else rng.uniform(0.2, 1.0, n) * seconds * 0.5
+    gap = lasting / len(script)
     sent = rng.integers(0, 2**32, (2, n), dtype=np.uint64)
     record = np.dtype([("sec", "<u4"), ("usec", "<u4"), ("cap", "<u4"), ("len", "<u4"), ("frame", "u1", SNAP)])
     rows = np.zeros((len(script), n), record)

@@ -5,6 +5,7 @@ usage: measure.py SHOP_FOLDER CONFIG.json PREFIX SECONDS OUT.json   (started by 
        measure.py load ROLE KIND MODE RATE SECONDS                  (one run's load, in its namespace)
        measure.py hold ROLE N                                       (opens N connections, waits for a line)
 """
+
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ import time
 
 ADDRESS = {"nginx": ("10.20.1.10", 80), "postgresql": ("10.20.2.10", 5432), "redis": ("10.20.2.11", 6379)}
 VM = {"nginx": "web-1", "postgresql": "db", "redis": "cache"}
-FROM = {"nginx": "db", "postgresql": "web-1", "redis": "web-1"}     # the load runs in another subnet's namespace
+FROM = {"nginx": "db", "postgresql": "web-1", "redis": "web-1"}  # the load runs in another subnet's namespace
 # kind of request, and rates a second: over kept connections, and with a connection for each request
 RUNS = {
     "nginx": {"kinds": ["small", "large"], "keep": [100, 300, 900], "short": [50, 150, 450]},
@@ -25,11 +26,13 @@ RUNS = {
     "redis": {"kinds": ["get100", "get10000", "set100", "set10000"], "keep": [200, 600, 1500], "short": [50, 150, 450]},
 }
 HOLD = {"nginx": [0, 100, 200, 400], "postgresql": [0, 10, 25, 45], "redis": [0, 100, 200, 400]}
-KEPT = 4                                # connections of a run that keeps them
-SQL = {"select1": "SELECT id, name, price, stock, description FROM product WHERE id = $1",
-       "select60": "SELECT id, name, price, description FROM product WHERE category = $1 % 40 ORDER BY price LIMIT 60",
-       "insert": "INSERT INTO cart (session, product, quantity) VALUES ($1, 1, 1) ON CONFLICT (session, product) "
-                 "DO UPDATE SET quantity = cart.quantity + 1"}
+KEPT = 4  # connections of a run that keeps them
+SQL = {
+    "select1": "SELECT id, name, price, stock, description FROM product WHERE id = $1",
+    "select60": "SELECT id, name, price, description FROM product WHERE category = $1 % 40 ORDER BY price LIMIT 60",
+    "insert": "INSERT INTO cart (session, product, quantity) VALUES ($1, 1, 1) ON CONFLICT (session, product) "
+    "DO UPDATE SET quantity = cart.quantity + 1",
+}
 
 
 class Client:
@@ -55,7 +58,9 @@ class Client:
 
     def ask(self, kind, number):
         if self.role == "nginx":
-            self.s.sendall(b"GET /static/%s HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: measure\r\nAccept: */*\r\n\r\n" % kind.encode())
+            self.s.sendall(
+                b"GET /static/%s HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: measure\r\nAccept: */*\r\n\r\n" % kind.encode()
+            )
             size = 0
             first = self.f.readline()
             if b" 200 " not in first:
@@ -80,7 +85,10 @@ class Client:
             out = b""
             if kind not in self.known:
                 self.known.add(kind)
-                out = m(b"P", kind.encode() + b"\0" + SQL[kind].encode() + b"\0" + struct.pack("!HI", 1, 20 if kind == "insert" else 23))
+                out = m(
+                    b"P",
+                    kind.encode() + b"\0" + SQL[kind].encode() + b"\0" + struct.pack("!HI", 1, 20 if kind == "insert" else 23),
+                )
             v = str(number % 10000).encode()
             out += m(b"B", b"\0" + kind.encode() + b"\0\0\0" + struct.pack("!HI", 1, len(v)) + v + b"\0\0")
             self.s.sendall(out + m(b"E", b"\0\0\0\0\0") + m(b"S", b""))
@@ -154,6 +162,7 @@ def main():
     shop, config, prefix, seconds, out = sys.argv[1:]
     sys.path.insert(0, shop)
     import usage
+
     vms = {v["vm"]: v for v in json.load(open(config))}
     me = [sys.executable, os.path.abspath(__file__)]
     inside = lambda role: ["nsenter", f"--net=/run/netns/{prefix}{FROM[role]}"]
@@ -174,16 +183,24 @@ def main():
         else:
             time.sleep(8)
         after = state(vm)
-        return {"connections": got["connections"], "requests": got["requests"], "bytes": after[1] - before[1],
-                "seconds": after[2] - before[2], "cpu_s": after[0] - before[0]}
+        return {
+            "connections": got["connections"],
+            "requests": got["requests"],
+            "bytes": after[1] - before[1],
+            "seconds": after[2] - before[2],
+            "cpu_s": after[0] - before[0],
+        }
 
-    doc = {"what": "cost of each role alone, fitted to short runs at steady rates; bytes are bytes on the wire in and out, "
-                   "frame headers included", "roles": {}}
+    doc = {
+        "what": "cost of each role alone, fitted to short runs at steady rates; bytes are bytes on the wire in and out, "
+        "frame headers included",
+        "roles": {},
+    }
     for role, plan in RUNS.items():
         vm = vms[VM[role]]
         idle = run(role, None)
         runs = []
-        for kind in plan["kinds"] if role != "redis" else sorted(plan["kinds"], reverse=True):     # sets before gets
+        for kind in plan["kinds"] if role != "redis" else sorted(plan["kinds"], reverse=True):  # sets before gets
             for mode in ("keep", "short"):
                 for rate in plan[mode]:
                     r = run(role, [kind, mode, str(rate), seconds])
@@ -192,11 +209,15 @@ def main():
         rows = [[r["connections"] / r["cpu_s"], r["requests"] / r["cpu_s"], r["bytes"] / r["cpu_s"]] for r in runs]
         cost = nnls(rows, [max(0.0, 1 - idle_cores * r["seconds"] / r["cpu_s"]) for r in runs])
         for r in runs:
-            r["fitted_cpu_s"] = sum(c * r[k] for c, k in zip(cost, ("connections", "requests", "bytes"))) + idle_cores * r["seconds"]
+            r["fitted_cpu_s"] = (
+                sum(c * r[k] for c, k in zip(cost, ("connections", "requests", "bytes"))) + idle_cores * r["seconds"]
+            )
         errors = [abs(r["fitted_cpu_s"] / r["cpu_s"] - 1) for r in runs]
         held = []
         for n in HOLD[role]:
-            p = subprocess.Popen([*inside(role), *me, "hold", role, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            p = subprocess.Popen(
+                [*inside(role), *me, "hold", role, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
             if p.stdout.readline() != "held\n":
                 raise SystemExit(f"{role}: could not hold {n} connections")
             time.sleep(0.5)
@@ -205,17 +226,33 @@ def main():
             time.sleep(0.5)
         base, each = line(held)
         doc["roles"][role] = {
-            "cpu_s_per_connection": cost[0], "cpu_s_per_request": cost[1], "cpu_s_per_byte": cost[2],
-            "idle_cpu_cores": idle_cores, "memory_base_bytes": round(base), "memory_per_connection_bytes": round(max(0, each)),
-            "relative_error_mean": round(sum(errors) / len(errors), 4), "relative_error_max": round(max(errors), 4),
-            "n": len(runs), "runs": [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in runs],
-            "memory_points": held}
-        print(role, {k: v for k, v in doc["roles"][role].items() if k not in ("runs", "memory_points")}, file=sys.stderr, flush=True)
+            "cpu_s_per_connection": cost[0],
+            "cpu_s_per_request": cost[1],
+            "cpu_s_per_byte": cost[2],
+            "idle_cpu_cores": idle_cores,
+            "memory_base_bytes": round(base),
+            "memory_per_connection_bytes": round(max(0, each)),
+            "relative_error_mean": round(sum(errors) / len(errors), 4),
+            "relative_error_max": round(max(errors), 4),
+            "n": len(runs),
+            "runs": [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in runs],
+            "memory_points": held,
+        }
+        print(
+            role,
+            {k: v for k, v in doc["roles"][role].items() if k not in ("runs", "memory_points")},
+            file=sys.stderr,
+            flush=True,
+        )
     cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
     version = lambda name: subprocess.run(["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True).stdout
-    doc["machine"] = {"cpu_model": cpu.group(1) if cpu else None, "cores": os.cpu_count(),
-                      "kernel": "Linux " + re.match(r"[0-9.]+", platform.release()).group(0), "network": "veth pairs and one router namespace, no offloads",
-                      "packages": {n: version(n) for n in ("nginx", "postgresql-15", "redis-server")}}
+    doc["machine"] = {
+        "cpu_model": cpu.group(1) if cpu else None,
+        "cores": os.cpu_count(),
+        "kernel": "Linux " + re.match(r"[0-9.]+", platform.release()).group(0),
+        "network": "veth pairs and one router namespace, no offloads",
+        "packages": {n: version(n) for n in ("nginx", "postgresql-15", "redis-server")},
+    }
     with open(out, "w") as f:
         json.dump(doc, f, indent=1)
         f.write("\n")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adumbra.meter import kernels
+from adumbra.meter import attribution_kernels as kernels
 from adumbra.schema.addresses import AddressBlock
 from adumbra.schema.records import Packets
 from adumbra.schema.spec import NetworkSpec, Vm
 
 NOBODY = -1
 UNCLAIMED = -2
-_MAX_EXACT_IN_BLOCK = 4096
+_MAX_EXACT_IN_BLOCK = 256
+_MAX_EXACT = 1 << 20
 _LOW_HALF = 0xFFFFFFFFFFFFFFFF
 _IPV4_HIGH = int(kernels.IPV4_HIGH)  # keeps IPv4 addresses apart from the IPv6 ones that have the same number
 
@@ -30,9 +33,9 @@ class Attribution:
     """Assigns each packet's ends to a network's VMs, by row; -1 for foreign, -2 for the network's own but no VM's."""
 
     def __init__(self, spec: NetworkSpec, vms: Sequence[Vm]) -> None:
-        owned = [_Owned(AddressBlock.of_prefix(cidr), UNCLAIMED) for cidr in spec.cidrs]
-        owned += [_Owned(block, row) for row, vm in enumerate(vms) for block in vm.addresses]
-        owned += _donated(spec, owned)
+        space = [_Owned(AddressBlock.of_prefix(cidr), UNCLAIMED) for cidr in spec.cidrs]
+        taken = [_Owned(block, row) for row, vm in enumerate(vms) for block in vm.addresses]
+        owned = [*space, *taken, *_donated(spec, space), *_donated(spec, taken)]
         self._exact = _hash_table(owned)
         self._ranges = {version: _flatten([o for o in owned if o.block.version == version]) for version in (4, 6)}
 
@@ -47,11 +50,13 @@ class Attribution:
 
 
 def _donated(spec: NetworkSpec, owned: list[_Owned]) -> list[_Owned]:
-    """The owners of the network's addresses, again, at the old addresses that donors have for them."""
+    """The owners of disjoint blocks of the network, again, at the old addresses that donors have for them."""
     moved = []
+    owned = sorted(owned, key=_place)
     for donor in spec.donors:
         old, new = AddressBlock.of_prefix(donor.from_), AddressBlock.of_prefix(donor.to)
-        for item in owned:
+        at = max(0, bisect_right(owned, (new.version, new.first), key=_place) - 1)
+        for item in owned[at : bisect_right(owned, (new.version, new.last), key=_place)]:
             if item.block.overlaps(new):
                 first, last = max(item.block.first, new.first), min(item.block.last, new.last)
                 shift = old.first - new.first
@@ -59,16 +64,28 @@ def _donated(spec: NetworkSpec, owned: list[_Owned]) -> list[_Owned]:
     return moved
 
 
+def _place(item: _Owned) -> tuple[int, int]:
+    return item.block.version, item.block.first
+
+
 Table = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]
 
 
 def _hash_table(owned: list[_Owned]) -> Table:
-    """Single addresses and small blocks by exact address: open addressing, at most half full. Owner -1: an empty slot."""
-    entries = [
-        (_IPV4_HIGH if item.block.version == 4 else number >> 64, number & _LOW_HALF, item.owner)
+    """Single addresses and small blocks by exact address: open addressing, at most half full. Owner -1: an empty slot.
+
+    What has no place here is found by range all the same.
+    """
+    numbers = (
+        (item.block.version, number, item.owner)
         for item in owned
         if item.owner >= 0 and item.block.count <= _MAX_EXACT_IN_BLOCK
         for number in range(item.block.first, item.block.last + 1)
+        if item.block.version == 4 or number >> 64 != _IPV4_HIGH
+    )
+    entries = [
+        (_IPV4_HIGH if version == 4 else number >> 64, number & _LOW_HALF, owner)
+        for version, number, owner in islice(numbers, _MAX_EXACT)
     ]
     size = 1 << max(4, (2 * len(entries)).bit_length())
     hi, lo, owner = np.zeros(size, np.uint64), np.zeros(size, np.uint64), np.full(size, NOBODY, np.int32)

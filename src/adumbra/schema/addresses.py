@@ -49,7 +49,7 @@ def parse_prefix(text: object) -> Prefix:
     """A prefix such as 10.20.0.0/16 or 2001:db8::/64. Raises ValueError saying how to mend it."""
     if isinstance(text, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return text
-    if not isinstance(text, str) or "/" not in text:
+    if not isinstance(text, str) or "/" not in text or "%" in text:
         raise ValueError(f"{str(text)[:60]!r} is not a prefix; write it like 10.20.0.0/16")
     try:
         return ipaddress.ip_network(text.strip())
@@ -69,9 +69,11 @@ def parse_block(text: object) -> AddressBlock:
     try:
         if not isinstance(text, str):
             raise ValueError
-        first, _, last = text.partition("-")
+        if "%" in text:  # the zone of an IPv6 address means something on one host only
+            raise ValueError
+        first, dash, last = text.partition("-")
         low = ipaddress.ip_address(first.strip())
-        high = ipaddress.ip_address(last.strip()) if last else low
+        high = ipaddress.ip_address(last.strip()) if dash else low
     except ValueError:
         raise ValueError(
             f"{str(text)[:60]!r} is not an address; write 10.20.1.10, 10.20.1.10-10.20.1.19 or 10.20.1.16/28"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from itertools import chain, islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -16,6 +19,9 @@ from adumbra.schema.units import format_duration, parse_duration_s, parse_rate_b
 from adumbra.schema.yamllines import Location, YamlError, read_document
 
 MAX_VMS = 100_000
+MAX_PROBLEMS = 100
+_MAX_SECONDS = 1e9
+_MAX_BITS_PER_SECOND = 1e15
 INTERNET = "internet"
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -33,17 +39,19 @@ def _blocks(value: object) -> list[AddressBlock]:
     return [entry if isinstance(entry, AddressBlock) else parse_block(entry) for entry in entries]
 
 
-def _positive(value: float) -> float:
+def _within(value: float, least: float, most: float) -> float:
     if value <= 0:
         raise ValueError("it must be above zero; give a larger value")
+    if not least <= value <= most:
+        raise ValueError(f"it is too {'small' if value < least else 'large'} to be meant; check the number and its unit")
     return value
 
 
 Name = Annotated[str, BeforeValidator(_name)]
 Cidr = Annotated[Prefix, BeforeValidator(parse_prefix), PlainSerializer(str)]
 Blocks = Annotated[list[AddressBlock], BeforeValidator(_blocks), PlainSerializer(lambda bs: [str(b) for b in bs])]
-Seconds = Annotated[float, BeforeValidator(lambda text: _positive(parse_duration_s(text)))]
-BitsPerSecond = Annotated[float, BeforeValidator(lambda text: _positive(parse_rate_bps(text)))]
+Seconds = Annotated[float, BeforeValidator(lambda text: _within(parse_duration_s(text), 1e-9, _MAX_SECONDS))]
+BitsPerSecond = Annotated[float, BeforeValidator(lambda text: _within(parse_rate_bps(text), 1.0, _MAX_BITS_PER_SECOND))]
 Share = Annotated[float, BeforeValidator(parse_share)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 
@@ -70,10 +78,10 @@ class Link(_Noun):
 class Resources(_Noun):
     """What a VM is declared to need, where no instance type says it."""
 
-    cpu_cores: Annotated[float, Field(gt=0, le=4096)]
-    memory_gb: Annotated[float, Field(gt=0, le=65536)]
-    bandwidth_mbps: Annotated[float, Field(gt=0, le=1e7)] | None = None
-    storage_gb: Annotated[float, Field(gt=0, le=1e7)] | None = None
+    cpu_cores: Annotated[float, Field(gt=0, le=4096, strict=True)]
+    memory_gb: Annotated[float, Field(gt=0, le=65536, strict=True)]
+    bandwidth_mbps: Annotated[float, Field(gt=0, le=1e7, strict=True)] | None = None
+    storage_gb: Annotated[float, Field(gt=0, le=1e7, strict=True)] | None = None
 
 
 class VmSpec(_Noun):
@@ -92,7 +100,6 @@ class VmSpec(_Noun):
 class Donor(_Noun):
     """An existing service's addresses, and the new addresses that they stand in for, one to one."""
 
-    model_config = ConfigDict(populate_by_name=True)
     from_: Annotated[Cidr, Field(alias="from")]
     to: Cidr
 
@@ -149,7 +156,7 @@ Check = Callable[["NetworkSpec"], Iterable[tuple[Location, str]]]
 def parse_spec(text: str, file: str = "spec", further_check: Check | None = None) -> NetworkSpec:
     """Reads a spec from YAML or JSON text. `file` is what errors call it; `further_check` may find more problems.
 
-    Raises SpecError with one line a problem: file, line, what, how to mend it.
+    Raises SpecError with one line a problem, of at most MAX_PROBLEMS: file, line, what, how to mend it.
     """
     try:
         document = read_document(text)
@@ -157,9 +164,10 @@ def parse_spec(text: str, file: str = "spec", further_check: Check | None = None
         raise SpecError([f"{file}:{problem.line}: {problem}"]) from None
     try:
         spec = NetworkSpec.model_validate(document.value)
-        problems = [*_cross_check(spec), *(further_check(spec) if further_check else ())]
+        found = chain(_cross_check(spec), further_check(spec) if further_check else ())
+        problems = list(islice(found, MAX_PROBLEMS))
     except ValidationError as error:
-        problems = [_explain(entry) for entry in error.errors(include_url=False)[:100]]
+        problems = [_explain(entry) for entry in error.errors(include_url=False)[:MAX_PROBLEMS]]
     if problems:
         raise SpecError([f"{file}:{document.line(where)}: {_path(where)}{what}" for where, what in problems])
     return spec
@@ -169,30 +177,33 @@ def spec_to_dict(spec: NetworkSpec) -> dict[str, Any]:
     """The spec as plain data that `parse_spec` would read back to the same spec (as JSON)."""
     plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for link in plain.get("links", []):
-        link["rtt"], link["bandwidth"] = _exact_duration(link["rtt"]), f"{link['bandwidth']:.0f}bps"
+        link["rtt"], link["bandwidth"] = _exactly(link["rtt"], 9, "ns"), _exactly(link["bandwidth"], 0, "bps")
     targets = plain.get("targets", {})
     for key in ("shortfall", "loss"):
         if key in targets:
-            targets[key] = f"{targets[key] * 100:.9g}%"
+            targets[key] = _exactly(targets[key], 2, "%")
     if "latency_p99" in targets:
-        targets["latency_p99"] = _exact_duration(targets["latency_p99"])
+        targets["latency_p99"] = _exactly(targets["latency_p99"], 9, "ns")
     if "interval" in plain:
-        plain["interval"] = _exact_duration(plain["interval"])
+        plain["interval"] = _exactly(plain["interval"], 9, "ns")
     return plain
 
 
-def _exact_duration(seconds: float) -> str:
-    return f"{round(seconds * 1e9)}ns"
+def _exactly(value: float, digits: int, unit: str) -> str:
+    """A number of base units, written out in a unit that is 10^digits times smaller."""
+    number = f"{Decimal(repr(value)).scaleb(digits):f}"
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number}{unit}"
 
 
 def expand_vms(spec: NetworkSpec) -> tuple[Vm, ...]:
     """The VMs that a spec stands for, in its order, every address settled.
 
     A VM of count 1 owns all that its `addresses` say. Where count is larger they are a pool that is dealt out one each.
-    Without `addresses` a VM takes the next free one of its subnet, from the 11th on (the 5th in a small subnet), as the
-    first few are reserved in most clouds. Raises ValueError where a subnet has too few.
+    Without `addresses` a VM takes the next free one of its subnet, from the 11th on (the 5th in a small subnet, the
+    2nd in one of four), as the first few are reserved in most clouds. Raises ValueError where a subnet has too few.
     """
-    free = {subnet.name: _free_addresses(spec, subnet) for subnet in spec.subnets}
+    claimed = _claimed(spec)
+    free = {subnet.name: _free_addresses(subnet, claimed[subnet.cidr.version]) for subnet in spec.subnets}
     vms = []
     for group in spec.vms:
         dealt = _deal(group.addresses) if group.addresses else free[group.subnet]
@@ -220,15 +231,19 @@ def _deal(blocks: list[AddressBlock]) -> Iterator[AddressBlock]:
             yield AddressBlock(block.version, number, number)
 
 
-def _free_addresses(spec: NetworkSpec, subnet: Subnet) -> Iterator[AddressBlock]:
-    claimed = sorted((b.first, b.last) for g in spec.vms for b in g.addresses if b.version == subnet.cidr.version)
-    starts = [first for first, _ in claimed]
+def _claimed(spec: NetworkSpec) -> dict[int, list[AddressBlock]]:
+    """The blocks that VMs declare, by IP version, in order."""
+    blocks = sorted((b for g in spec.vms for b in g.addresses), key=lambda b: b.first)
+    return {version: [b for b in blocks if b.version == version] for version in (4, 6)}
+
+
+def _free_addresses(subnet: Subnet, claimed: list[AddressBlock]) -> Iterator[AddressBlock]:
     whole = AddressBlock.of_prefix(subnet.cidr)
-    number = whole.first + (10 if whole.count >= 32 else 4 if whole.count >= 8 else 0)
+    number = whole.first + (10 if whole.count >= 32 else 4 if whole.count >= 8 else 1 if whole.count >= 4 else 0)
     while number < whole.last or (number == whole.last and whole.count <= 2):
-        at = bisect_right(starts, number) - 1
-        if at >= 0 and claimed[at][1] >= number:
-            number = claimed[at][1] + 1
+        at = bisect_right(claimed, number, key=lambda block: block.first) - 1
+        if at >= 0 and claimed[at].last >= number:
+            number = claimed[at].last + 1
             continue
         yield AddressBlock(subnet.cidr.version, number, number)
         number += 1
@@ -236,6 +251,10 @@ def _free_addresses(spec: NetworkSpec, subnet: Subnet) -> Iterator[AddressBlock]
 
 def _cross_check(spec: NetworkSpec) -> Iterator[tuple[Location, str]]:
     """What no single field shows: overlaps, addresses out of place, names twice or nowhere."""
+    total = sum(group.count for group in spec.vms)
+    if total > MAX_VMS:  # the other checks would take as long as there are VMs
+        yield ("vms",), f"there are {total} VMs, and {MAX_VMS} is the most; split the network"
+        return
     yield from _check_space(spec)
     yield from _check_names(spec)
     yield from _check_addresses(spec)
@@ -294,8 +313,6 @@ def _check_names(spec: NetworkSpec) -> Iterator[tuple[Location, str]]:
                 yield ("vms", i, "name"), f"two VMs would be named {name!r}, here and in {names[name]!r}; rename one"
                 break
             names[name] = group.name
-    if len(names) > MAX_VMS:
-        yield ("vms",), f"there are {len(names)} VMs, and {MAX_VMS} is the most; split the network"
     pairs: set[frozenset[str]] = set()
     for i, link in enumerate(spec.links):
         for k, end in enumerate(link.between):
@@ -333,9 +350,12 @@ def _check_addresses(spec: NetworkSpec) -> Iterator[tuple[Location, str]]:
     for block, where, other in _overlaps(claimed):
         yield where, f"{block} is given out already by {other}; give each VM addresses of its own"
     if sound and set(cidr_of) >= {group.subnet for group in spec.vms}:
+        declared, needed = _claimed(spec), Counter[str]()
+        for group in spec.vms:
+            needed[group.subnet] += 0 if group.addresses else group.count
         for subnet in spec.subnets:
-            wanted = sum(g.count for g in spec.vms if g.subnet == subnet.name and not g.addresses)
-            room = sum(1 for _, _ in zip(range(wanted), _free_addresses(spec, subnet), strict=False))
+            wanted = needed[subnet.name]
+            room = sum(1 for _ in islice(_free_addresses(subnet, declared[subnet.cidr.version]), wanted))
             if room < wanted:
                 at = next(i for i, g in enumerate(spec.vms) if g.subnet == subnet.name and not g.addresses)
                 yield (

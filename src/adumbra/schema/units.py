@@ -48,12 +48,12 @@ def format_duration(seconds: float) -> str:
     """A duration to read: 7 d, 14 min 59 s, 250 ms, 30 us."""
     if not math.isfinite(seconds):
         return "-"
-    if seconds < 1.0:
+    if seconds < 0.9995:
         for unit in ("ms", "us", "ns"):
             scale = float(DURATION_S[unit])
-            if seconds >= scale or unit == "ns":
+            if seconds >= scale * 0.9995 or unit == "ns":
                 return f"{seconds / scale:.3g} {unit}"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.3g} s"
     whole = round(seconds)
     parts = [(whole // 86400, "d"), (whole % 86400 // 3600, "h"), (whole % 3600 // 60, "min"), (whole % 60, "s")]

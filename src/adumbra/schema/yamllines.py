@@ -9,10 +9,11 @@ from typing import Any
 
 Location = tuple[str | int, ...]
 
-MAX_CHARACTERS = 4 * 1024 * 1024
+MAX_CHARACTERS = 1024 * 1024
 MAX_DEPTH = 20
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
-_FLOAT = re.compile(r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|\.[0-9]{1,18}|[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?")
+_EXPONENT = r"[eE][-+]?[0-9]{1,3}"
+_FLOAT = re.compile(rf"[-+]?(?:(?:[0-9]{{1,18}}\.[0-9]{{0,40}}|\.[0-9]{{1,40}})(?:{_EXPONENT})?|[0-9]{{1,18}}{_EXPONENT})")
 
 
 class YamlError(ValueError):
@@ -46,48 +47,69 @@ def read_document(text: str) -> Document:
         raise YamlError(1, f"the text is longer than {MAX_CHARACTERS} characters; a spec is a few pages at most")
     if "\t" in text:
         text = text.replace("\t", " ") if text.lstrip().startswith("{") else text
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False  # any anchor is refused below
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = yaml.compose(text)
     except RecursionError:
         raise YamlError(1, "the text nests too deeply to be a spec; write it as in the documentation") from None
     except (RuamelError, ValueError, UnicodeError, IndexError, AttributeError, TypeError, KeyError) as error:
-        raise _as_problem(error) from None
+        raise _as_problem(error, text) from None
     if root is None:
         raise YamlError(1, "the text is empty; write a spec, as `adumbra check --help` shows")
-    lines: dict[Location, int] = {}
-    value = _plain(root, (), lines)
+    lines: dict[Location, int] = {(): root.start_mark.line + 1}
+    value = _plain(root, (), _Text(text, lines))
     if not isinstance(value, dict):
         raise YamlError(1, "this is not a network spec; it begins with `name:`, `cidrs:`, as `adumbra check --help` shows")
     return Document(value, lines)
 
 
-def _as_problem(error: Exception) -> YamlError:
+def _as_problem(error: Exception, text: str) -> YamlError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    position = getattr(error, "position", None)  # a character that YAML does not allow has no mark
     line = mark.line + 1 if mark is not None else getattr(error, "line", 0) + 1
+    if mark is None and isinstance(position, int):
+        line = text.count("\n", 0, position) + 1
     said = str(getattr(error, "problem", None) or "characters that YAML does not allow")
     said = " ".join("".join(c if c.isprintable() else "?" for c in said[:120]).split())
     return YamlError(line, f"this is not YAML: {said}; check the indentation and quotes of this line")
 
 
-def _plain(node: Any, where: Location, lines: dict[Location, int]) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Text:
+    text: str
+    lines: dict[Location, int]
+
+    def refuse_marks(self, node: Any) -> None:
+        """An anchor or a tag stands where the node begins; no plain value may begin with their signs."""
+        line, at = node.start_mark.line + 1, node.start_mark.index
+        if node.anchor is not None or self.text[at : at + 1] == "&":
+            raise YamlError(line, "anchors and aliases are not accepted; write the value out")
+        if self.text[at : at + 1] == "!":
+            raise YamlError(line, "tags such as !!str are not accepted; write the plain value, in quotes where it is a text")
+
+
+def _plain(node: Any, where: Location, read: _Text) -> Any:
     line = node.start_mark.line + 1
-    if where in lines:
-        raise YamlError(line, f"the key {where[-1]!r} stands twice; remove one")
-    if node.anchor is not None:
-        raise YamlError(line, "anchors and aliases are not accepted; write the value out")
+    read.refuse_marks(node)
     if len(where) > MAX_DEPTH:
         raise YamlError(line, "the text nests too deeply to be a spec; write it as in the documentation")
-    lines[where] = line
     if node.id == "scalar":
         return _scalar(node.value, node.style, line)
     if node.id == "sequence":
-        return [_plain(child, (*where, i), lines) for i, child in enumerate(node.value)]
+        for i, child in enumerate(node.value):
+            read.lines[(*where, i)] = child.start_mark.line + 1
+        return [_plain(child, (*where, i), read) for i, child in enumerate(node.value)]
     plain: dict[str, Any] = {}
     for key, child in node.value:
+        key_line = key.start_mark.line + 1
         if key.id != "scalar" or len(key.value) > 256:
-            raise YamlError(key.start_mark.line + 1, "a key must be a short word; write `key: value`")
-        plain[key.value] = _plain(child, (*where, key.value), lines)
-        lines[(*where, key.value)] = key.start_mark.line + 1
+            raise YamlError(key_line, "a key must be a short word; write `key: value`")
+        read.refuse_marks(key)
+        if key.value in plain:
+            raise YamlError(key_line, f"the key {key.value!r} stands twice; remove one")
+        read.lines[(*where, key.value)] = key_line
+        plain[key.value] = _plain(child, (*where, key.value), read)
     return plain
 
 

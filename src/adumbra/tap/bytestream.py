@@ -15,7 +15,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 
-_PLAIN_PIECE_BYTES = 1 << 20
+_PLAIN_PIECE_BYTES = 1 << 18
 # Compressed input is fed in small pieces: a hostile frame expands a byte to at most about 32 KiB (RLE blocks), so that one
 # piece never becomes more than 64 MiB of memory.
 _PACKED_PIECE_BYTES = 2048
@@ -39,11 +39,12 @@ class ByteStream:
             if not self.path.is_file():
                 kind = "a folder" if self.path.is_dir() else "not there" if not self.path.exists() else "not a regular file"
                 raise SourceError(f"{self.path} is {kind}", "give the path of a capture file")
-            self._file = self.path.open("rb")
             self.size_bytes = self.path.stat().st_size
+            self._file = self.path.open("rb")
             start = self._file.read(4)
             self._file.seek(0)
         except OSError as error:
+            self.__exit__()
             raise SourceError(f"{self.path} can't be read: {error.strerror}", "check the path and its permissions") from None
         self._pieces = self._unpack(start)
         return self
@@ -76,17 +77,19 @@ class ByteStream:
             yield piece
 
     def _inflate(self) -> Iterator[bytes]:
-        member, begun = zlib.decompressobj(wbits=31), False
+        member, begun, between = zlib.decompressobj(wbits=31), False, False
         for packed in self._raw(1 << 16):
             while packed:
+                if between and not (packed := packed.lstrip(b"\0")):
+                    break  # zero padding between members or after the last (gzip(1))
                 try:
                     piece = member.decompress(packed, _INFLATE_STEP_BYTES)
                 except zlib.error:
                     self.ended = "the gzip data is damaged"
                     return
-                begun, packed = not member.eof, member.unconsumed_tail
-                if member.eof:  # another member, or zero padding, may follow (RFC 1952, gzip(1))
-                    packed, member = member.unused_data.lstrip(b"\0"), zlib.decompressobj(wbits=31)
+                begun, between, packed = not member.eof, member.eof, member.unconsumed_tail
+                if member.eof:  # another member may follow (RFC 1952)
+                    packed, member = member.unused_data, zlib.decompressobj(wbits=31)
                 if piece:
                     yield piece
         if begun:

@@ -16,9 +16,10 @@ from adumbra.tap.bytestream import ByteStream
 
 Order = Literal["big", "little"]
 
-BATCH_FRAMES = 8_192
-_BUFFER_BYTES = 4 << 20
+BATCH_FRAMES = 16_384
+_BUFFER_BYTES = 1 << 21
 _MAX_INTERFACES = 65_536
+_MAX_DROPPED = 1 << 40  # more in one section is a broken counter
 
 _PCAP_MAGICS = {  # magic as a big-endian file has it: (bytes of a record's header, nanoseconds of the fraction's unit)
     0xA1B2C3D4: (16, 1000),
@@ -27,7 +28,10 @@ _PCAP_MAGICS = {  # magic as a big-endian file has it: (bytes of a record's head
 }
 _SHB_MAGIC = 0x0A0D0D0A
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
-_IF_TSRESOL, _IF_TSOFFSET, _ISB_IFDROP = 9, 14, 5
+_FILE_HEADER_BYTES = 24
+_IF_TSRESOL, _IF_TSOFFSET, _ISB_IFDROP, _ISB_OSDROP = 9, 14, 5, 7
+_CUT = "the capture is cut off in the middle of a packet"
+_IMPOSSIBLE = "a record of impossible length, so that nothing after it can be read"
 
 
 class PcapReplay:
@@ -42,7 +46,8 @@ class PcapReplay:
         self._buffer = _Buffer(self._stream)
         self._ended = ""
         self._unread_bytes = 0
-        self._dropped = 0
+        self._section = _Section(big=False)
+        self._dropped_before = 0  # in the sections that have ended
 
     @property
     def name(self) -> str:
@@ -55,8 +60,12 @@ class PcapReplay:
             if self._buffer.size == 0:
                 why = self._stream.ended or "the file is empty"
                 raise SourceError(f"{self.path} holds no packets: {why}", "give a pcap or pcapng capture")
-            if self._buffer.size < 24 or (self._pcap_format() is None and self._u32(0, big=True) != _SHB_MAGIC):
+            known = self._buffer.size >= 4 and (self._pcap_format() or self._u32(0, big=True) == _SHB_MAGIC)
+            if not known:
                 raise SourceError(f"{self.path} is no capture: it is neither pcap nor pcapng", "give a capture file")
+            if self._buffer.size < _FILE_HEADER_BYTES:
+                raise SourceError(f"{self.path} holds no packets: it is cut off in its header", "give a whole capture")
+            self._check_version()
         except BaseException:
             self._stream.__exit__()
             raise
@@ -70,10 +79,11 @@ class PcapReplay:
 
     def losses(self) -> Losses:
         ended = self._ended or self._stream.ended
-        return Losses(dropped=self._dropped, unread_bytes=self._unread_bytes, ended=ended)
+        return Losses(dropped=self._dropped_before + self._section.dropped, unread_bytes=self._unread_bytes, ended=ended)
 
     def progress(self) -> float | None:
-        return self._stream.read_bytes / self._stream.size_bytes if self._stream.size_bytes else None
+        size = self._stream.size_bytes
+        return min(1.0, self._stream.read_bytes / size) if size else None
 
     def _u32(self, at: int, *, big: bool) -> int:
         return int.from_bytes(self._buffer.data[at : at + 4].tobytes(), "big" if big else "little")
@@ -85,22 +95,28 @@ class PcapReplay:
                 return big, *known
         return None
 
+    def _check_version(self) -> None:
+        known = self._pcap_format()
+        if known is not None and (version := self._version(big=known[0]))[0] != 2:
+            raise SourceError(f"{self.path} is a pcap of version {version[0]}.{version[1]}", "convert it to version 2.4")
+
+    def _version(self, *, big: bool) -> tuple[int, int]:
+        major, minor = (self._buffer.data[at : at + 2].tobytes() for at in (4, 6))
+        order: Order = "big" if big else "little"
+        return int.from_bytes(major, order), int.from_bytes(minor, order)
+
     def _pcap(self) -> Iterator[Frames]:
         known = self._pcap_format()
         assert known is not None
         big, header, scale = known
-        version = int.from_bytes(self._buffer.data[4:6].tobytes(), "big" if big else "little")
-        minor = int.from_bytes(self._buffer.data[6:8].tobytes(), "big" if big else "little")
-        if version != 2:
-            raise SourceError(f"{self.path} is a pcap of version {version}.{minor}", "convert it to version 2.4")
-        link_type = self._u32(20, big=big) & 0xFFFF
+        link_type, old = self._u32(20, big=big) & 0xFFFF, self._version(big=big) < (2, 4)
         columns = [np.empty(BATCH_FRAMES, np.int64) for _ in range(4)]
         link = np.full(BATCH_FRAMES, link_type, np.int64)
-        self._buffer.start = 24
+        self._buffer.start = _FILE_HEADER_BYTES
         while True:
             buffer = self._buffer
             found, buffer.start, state = kernels.walk_pcap(
-                buffer.data, buffer.start, buffer.end, big, header, scale, minor < 4, *columns
+                buffer.data, buffer.start, buffer.end, big, header, scale, old, *columns
             )
             if found:
                 offset, captured, length, time_ns = (column[:found] for column in columns)
@@ -110,83 +126,114 @@ class PcapReplay:
 
     def _pcapng(self) -> Iterator[Frames]:
         columns = [np.empty(BATCH_FRAMES, np.int64) for _ in range(5)]
-        interfaces, big, last_ns = np.empty((0, 4), np.int64), False, 0
+        last_ns = 0
         while True:
-            buffer = self._buffer
+            buffer, section = self._buffer, self._section
             found, buffer.start, state, last_ns, dropped = kernels.walk_pcapng(
-                buffer.data, buffer.start, buffer.end, big, interfaces, last_ns, *columns
+                buffer.data, buffer.start, buffer.end, section.big, section.interfaces, last_ns, *columns
             )
-            self._dropped += dropped
+            section.dropped_between += dropped
             if found:
                 offset, captured, length, time_ns, link = (column[:found] for column in columns)
                 yield Frames(buffer.data, offset, captured, length, time_ns, link)
-            if state == kernels.BLOCK:
-                block = self._block(big)
-                if block is None:
-                    self._end("a block of impossible length")
-                    return
-                kind, big, body = block
-                interfaces = self._learn(kind, body, interfaces, big=big)
-            elif not self._go_on(state):
+            if not (self._read_block() if state == kernels.BLOCK else self._go_on(state)):
                 return
 
     def _go_on(self, state: int) -> bool:
         """Prepares the next look at the bytes; False at the end, whose reason is kept."""
         if state == kernels.CORRUPT:
-            self._end("a record of impossible length")
+            self._end()
             return False
         if state == kernels.MORE and not self._buffer.fill():
-            if self._buffer.size and not self._stream.ended:
-                self._ended = "the capture is cut off in the middle of a packet"
-            self._unread_bytes = self._buffer.size
+            self._cut_off()
             return False
         return True
 
-    def _end(self, why: str) -> None:
-        self._unread_bytes = self._buffer.size + max(0, self._stream.size_bytes - self._stream.read_bytes)
-        self._ended = f"{why}, so that nothing after it can be read"
+    def _cut_off(self) -> None:
+        if self._buffer.size and not self._stream.ended:
+            self._ended = _CUT
+        self._unread_bytes = self._buffer.size
 
-    def _block(self, big: bool) -> tuple[int, bool, bytes] | None:
-        """The block at the buffer's start, taken out of it: type, byte order from there on, body; None if impossible."""
-        kind, at = self._u32(self._buffer.start, big=big), self._buffer.start
+    def _end(self) -> None:
+        self._unread_bytes = self._buffer.size + max(0, self._stream.size_bytes - self._stream.read_bytes)
+        self._ended = _IMPOSSIBLE
+
+    def _read_block(self) -> bool:
+        """Takes the block at the buffer's start, which is no packet, and learns from it; False where it can't be read."""
+        at, big = self._buffer.start, self._section.big
+        kind = self._u32(at, big=big)
         if kind == _SHB_MAGIC:
-            while self._buffer.size < 12 and self._buffer.fill():
-                at = self._buffer.start
             order = self._u32(at + 8, big=True)
-            if order not in {_BYTE_ORDER_MAGIC, 0x4D3C2B1A}:
-                return None
             big = order == _BYTE_ORDER_MAGIC
+            if not big and order != int.from_bytes(_BYTE_ORDER_MAGIC.to_bytes(4, "little"), "big"):
+                self._end()
+                return False
         total = self._u32(at + 4, big=big)
-        if total < 12 or total % 4 or total > kernels.MAX_RECORD_BYTES:
-            return None
+        if total < 12 or total % 4 or total > kernels.MAX_BLOCK_BYTES:
+            self._end()
+            return False
         while self._buffer.size < total:
             if not self._buffer.fill():
-                return None
+                self._cut_off()
+                return False
         at = self._buffer.start
         body = self._buffer.data[at + 8 : at + total - 4].tobytes()
         self._buffer.start += total
-        return kind, big, body
-
-    def _learn(self, kind: int, body: bytes, interfaces: Ints, *, big: bool) -> Ints:
-        """The interfaces known after a block that is no packet: a section begins with none."""
-        order: Order = "big" if big else "little"
         if kind == _SHB_MAGIC:
-            return np.empty((0, 4), np.int64)
-        if kind == kernels.ISB and len(body) >= 12:
-            drops = _options(body[12:], big=big).get(_ISB_IFDROP, b"")
-            self._dropped += int.from_bytes(drops, order) if len(drops) == 8 and int.from_bytes(drops, order) < 1 << 62 else 0
-        if kind == kernels.IDB and len(body) >= 8 and len(interfaces) < _MAX_INTERFACES:
-            options = _options(body[8:], big=big)
-            resolution = (options.get(_IF_TSRESOL) or b"\x06")[0]
-            shift = int.from_bytes(options.get(_IF_TSOFFSET, b"")[:8], order, signed=True)
-            row = [
-                int.from_bytes(body[:2], order),
-                resolution,
-                max(-(2**40), min(shift, 2**40)),
-                int.from_bytes(body[4:8], order),
-            ]
-            return np.vstack([interfaces, np.array([row], np.int64)])
-        return interfaces
+            self._dropped_before += self._section.dropped
+            self._section = _Section(big=big)
+        elif kind == kernels.IDB:
+            self._section.add_interface(body)
+        else:
+            self._section.note_statistics(body)
+        return True
+
+
+class _Section:
+    """What a pcapng section has told: its byte order, its interfaces, and the frames that were dropped while it was made."""
+
+    def __init__(self, *, big: bool) -> None:
+        self.big = big
+        self.dropped_between = 0  # as the packets' own blocks report it
+        self._dropped_of: dict[int, int] = {}  # as the last statistics of each interface report it, since the beginning
+        self._rows: Ints = np.zeros((8, 4), np.int64)
+        self._known = 0
+
+    @property
+    def interfaces(self) -> Ints:
+        """int64[m, 4]: link type, if_tsresol, if_tsoffset (s), snap length."""
+        return self._rows[: self._known]
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped. Packets and statistics tell of the same drops: the larger sum of the two is believed."""
+        return max(self.dropped_between, sum(self._dropped_of.values()))
+
+    def add_interface(self, body: bytes) -> None:
+        if len(body) < 8 or self._known == _MAX_INTERFACES:
+            return
+        if self._known == len(self._rows):
+            self._rows = np.vstack([self._rows, np.zeros_like(self._rows)])
+        options = _options(body[8:], big=self.big)
+        resolution = (options.get(_IF_TSRESOL) or b"\x06")[0]
+        shift = int.from_bytes(options.get(_IF_TSOFFSET, b"")[:8], self._order, signed=True)
+        link_type, snap = int.from_bytes(body[:2], self._order), int.from_bytes(body[4:8], self._order)
+        self._rows[self._known] = link_type, resolution, max(-(2**40), min(shift, 2**40)), snap
+        self._known += 1
+
+    def note_statistics(self, body: bytes) -> None:
+        face = int.from_bytes(body[:4], self._order)
+        if len(body) < 12 or face >= self._known:
+            return
+        options = _options(body[12:], big=self.big)
+        told = [options[code] for code in (_ISB_IFDROP, _ISB_OSDROP) if len(options.get(code, b"")) == 8]
+        counts = [int.from_bytes(count, self._order) for count in told]
+        if counts and sum(counts) < _MAX_DROPPED:
+            self._dropped_of[face] = max(sum(counts), self._dropped_of.get(face, 0))
+
+    @property
+    def _order(self) -> Order:
+        return "big" if self.big else "little"
 
 
 def _options(body: bytes, *, big: bool) -> dict[int, bytes]:

@@ -1,0 +1,93 @@
+"""The catalogue of metrics: what DESIGN.md section 5 lists, each name once, each with its provenance and roll-up."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from adumbra.schema import metrics
+from adumbra.schema.metrics import BY_NAME, METRICS, NAMES, Provenance, Rollup, provenance
+
+OBSERVED = [
+    "rx_bytes",
+    "tx_bytes",
+    "rx_packets",
+    "tx_packets",
+    "connections_attempted",
+    "connections_established",
+    "connections_failed",
+    "connections_active",
+    "peers",
+    "rtt_ms_p50",
+    "rtt_ms_p99",
+    "missed_packets",
+]
+INFERRED = ["requests", "response_ms_p50", "response_ms_p99", "retransmitted_packets", "loss_ratio"]
+SIMULATED = [
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "latency_ms_p99",
+    "cpu_utilization",
+    "cpu_seconds",
+    "memory_bytes",
+    "storage_bytes",
+    "storage_ops",
+    "dropped_ratio",
+]
+
+
+def test_every_column_of_the_design_is_there_with_its_provenance() -> None:
+    for declared, names in (
+        (Provenance.OBSERVED, OBSERVED),
+        (Provenance.INFERRED, INFERRED),
+        (Provenance.SIMULATED, SIMULATED),
+    ):
+        assert {name: BY_NAME[name].provenance for name in names} == dict.fromkeys(names, declared)
+    assert set(NAMES) - {*OBSERVED, *INFERRED, *SIMULATED} == {"connections_initiated"}
+
+
+def test_names_are_unique_and_in_order() -> None:
+    assert len(NAMES) == len(set(NAMES)) == len(METRICS)
+    assert tuple(metric.name for metric in METRICS) == NAMES
+    assert all(re.fullmatch(r"[a-z]+(_[a-z0-9]+)*", name) for name in NAMES)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=NAMES)
+def test_each_metric_by_prometheus_conventions(metric: metrics.Metric) -> None:
+    assert re.fullmatch(r"adumbra_vm(_[a-z]+)+", metric.prometheus)
+    assert metric.help.endswith(".")
+    assert metric.prometheus.endswith("_total") == (metric.rollup is Rollup.SUM)
+    if metric.unit == "ms":
+        assert metric.prometheus.endswith("_seconds")
+    if metric.whole:
+        assert metric.provenance is not Provenance.SIMULATED
+    if metric.rollup is Rollup.SUM:
+        assert metric.unit in {"bytes", "packets", "count", "s"}
+
+
+def test_metrics_that_share_a_name_are_quantiles_of_one_thing() -> None:
+    families: dict[str, set[str]] = {}
+    for metric in METRICS:
+        families.setdefault(metric.prometheus, set()).add(re.sub(r"_p\d\d$", "", metric.name))
+    assert all(len(things) == 1 for things in families.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "one_sided", "live", "want"),
+    [
+        ("rx_bytes", False, False, Provenance.OBSERVED),
+        ("rtt_ms_p50", False, False, Provenance.OBSERVED),
+        ("rtt_ms_p99", True, False, Provenance.SIMULATED),
+        ("requests", True, False, Provenance.INFERRED),
+        ("cpu_seconds", False, False, Provenance.SIMULATED),
+        ("cpu_seconds", False, True, Provenance.OBSERVED),
+    ],
+)
+def test_how_a_value_was_come_by(name: str, one_sided: bool, live: bool, want: Provenance) -> None:
+    assert provenance(name, one_sided=one_sided, live=live) is want
+
+
+def test_an_unknown_column_has_no_provenance() -> None:
+    with pytest.raises(KeyError):
+        provenance("colour")
