@@ -61,8 +61,8 @@ def demo(
         sized = profiles.profile(opened, shop.name, now_ns)
         activation = activations.activate(opened, shop.name, "terraform", now_ns)
         out.print(live.plan_table(activation.plan))
-        out.print(learn.profile_table(sized))
         out.print(learn.first_reasons(sized), markup=False)
+        out.print(learn.profile_table(sized))
     out.print(f"Terraform JSON: {activation.place}", soft_wrap=True)
     took_s = time.monotonic() - began
     say(f"done in {took_s:.1f} s. Look further: adumbra metrics shop, adumbra profile shop --shortfall 5%, adumbra events shop")
