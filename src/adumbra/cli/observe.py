@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from adumbra.service.workspace import Workspace
 
 SourceArgument = Annotated[str, typer.Argument(help="What to observe: pcap:FILE.", metavar="SOURCE")]
+_ALWAYS = frozenset({"  parsed", "    to or from the network's VMs"})
+_OUTCOMES = {
+    "not_ip": "not IP",
+    "unknown_link": "of an unknown link type",
+    "link_truncated": "cut off in the link header",
+    "ip_truncated": "cut off in the IP header",
+    "ip_malformed": "malformed IP",
+}
 _ROWS_A_VM = 12
 _ROWS_SHOWN = 60
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -52,23 +60,21 @@ def accounts_table(observation: Observation) -> RenderableType:
     from adumbra.schema.units import format_duration
 
     accounts = observation.accounts
+    parts = {
+        "  parsed": accounts.parsed,
+        "    to or from the network's VMs": accounts.attributed,
+        "    to or from other addresses of the network": accounts.unclaimed,
+        "    foreign": accounts.foreign,
+        **{f"  {_OUTCOMES[name]}": count for name, count in accounts.outcomes.items() if name != "parsed"},
+        "too late for their interval": accounts.late,
+        "not tracked, the connection table being full": accounts.untracked,
+        "TCP header not readable": accounts.transport_unread,
+        "peers, requests or times left out, their tables being full": accounts.uncounted,
+        "dropped before the tap": accounts.losses.dropped,
+        "bytes that could not be read": accounts.losses.unread_bytes,
+    }
     rows = [("offered by the source", f"{accounts.offered:,}")]
-    rows += [(f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in accounts.outcomes.items() if count]
-    rows += [
-        (text, f"{count:,}")
-        for text, count, always in (
-            ("    of the network's VMs", accounts.attributed, True),
-            ("    of the network's addresses without a VM", accounts.unclaimed, False),
-            ("    foreign", accounts.foreign, False),
-            ("too late for their interval", accounts.late, False),
-            ("not tracked, the connection table being full", accounts.untracked, False),
-            ("TCP header not readable", accounts.transport_unread, False),
-            ("peers, requests or times left out, their tables being full", accounts.uncounted, False),
-            ("dropped before the tap", accounts.losses.dropped, False),
-            ("bytes that could not be read", accounts.losses.unread_bytes, False),
-        )
-        if always or count
-    ]
+    rows += [(text, f"{count:,}") for text, count in parts.items() if count or text in _ALWAYS]
     length_s = ((observation.end_ns or 0) - (observation.start_ns or 0)) / 1e9
     told = f"{observation.intervals:,} intervals stored, {format_duration(length_s)} in all" if observation.intervals else (
         "no interval stored: no packet of the source could be read"

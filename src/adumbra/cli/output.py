@@ -75,19 +75,18 @@ def table_of(
     except those named in `text`, which hold words and are folded.
     """
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(title, style="bold"), title_justify="left", caption=Text(caption) if caption else None,
-        caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         words = column in text
         table.add_column(Text(column), justify="left" if words or number == 0 else "right", overflow="fold", no_wrap=not words)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    return table
+    below = [Text(caption, style="dim"), Text()] if caption else []
+    return Group(Text(title, style="bold"), table, *below)
 
 
 def say(text: str) -> None:

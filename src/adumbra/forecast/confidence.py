@@ -145,7 +145,7 @@ def _emulated(belief: Belief, vm: int) -> str:
     factor = float(np.exp(belief.spread[vm]))
     return (
         f"{belief.resource} is simulated from what is known of the role, good to a factor of {factor:.2g}: "
-        "calibrate with measured use to narrow it"
+        "only measured use narrows it"
     )
 
 
