@@ -5,6 +5,7 @@ usage: app.py SOCKET SEED
 Standard library only: it speaks HTTP/1.1 on a Unix socket and the PostgreSQL
 and Redis protocols by itself, through pools whose connections retire.
 """
+
 import asyncio
 import heapq
 import html
@@ -19,12 +20,12 @@ import time
 from urllib.parse import parse_qsl, urlsplit
 
 DB, CACHE = ("10.20.2.10", 5432), ("10.20.2.11", 6379)
-POOL = 8                 # connections a pool, at most
-LIFE = 45.0              # seconds a pooled connection lives, on average (exponential)
-IDLE = 20.0              # seconds an idle pooled connection is kept
-KEEP = 90                # seconds a page's data stays in the cache
-CATALOGUE = 12000        # products every web server knows by heart, for its recommendations
-REFRESH = 240.0          # seconds between two readings of that catalogue
+POOL = 8  # connections a pool, at most
+LIFE = 45.0  # seconds a pooled connection lives, on average (exponential)
+IDLE = 20.0  # seconds an idle pooled connection is kept
+KEEP = 90  # seconds a page's data stays in the cache
+CATALOGUE = 12000  # products every web server knows by heart, for its recommendations
+REFRESH = 240.0  # seconds between two readings of that catalogue
 
 
 class Failed(Exception):
@@ -50,7 +51,7 @@ class Postgres:
                 for _ in range(n):
                     length = struct.unpack_from("!i", body, at)[0]
                     at += 4
-                    row.append(None if length < 0 else body[at:at + length].decode())
+                    row.append(None if length < 0 else body[at : at + length].decode())
                     at += max(length, 0)
                 rows.append(row)
             elif kind == b"E":
@@ -151,27 +152,40 @@ class Pool:
                 c.close()
 
 
-PAGE = string.Template("<!doctype html><html><head><title>$title</title>"
-                       "<link rel=stylesheet href=/static/style.css><script src=/static/shop.js></script></head>"
-                       "<body><h1>$title</h1><p class=price>$price</p><p>$text</p><ul>$rows</ul>"
-                       "<footer>$count in this list</footer></body></html>")
-ROW = string.Template("<li class='$style'><a href='$link'><img src='/static/$image.jpg' alt='$name'>$name</a> "
-                      "<span class=price>$price</span> <em>$note</em></li>\n")
+PAGE = string.Template(
+    "<!doctype html><html><head><title>$title</title>"
+    "<link rel=stylesheet href=/static/style.css><script src=/static/shop.js></script></head>"
+    "<body><h1>$title</h1><p class=price>$price</p><p>$text</p><ul>$rows</ul>"
+    "<footer>$count in this list</footer></body></html>"
+)
+ROW = string.Template(
+    "<li class='$style'><a href='$link'><img src='/static/$image.jpg' alt='$name'>$name</a> "
+    "<span class=price>$price</span> <em>$note</em></li>\n"
+)
 
 
 def money(cents):
-    return "{:,.2f}".format(int(cents) / 100)
+    return f"{int(cents) / 100:,.2f}"
 
 
 def page(title, price, text, rows):
     """rows: (id, name, price, note); the page ranks them, then writes them out."""
     want = set(text.split())
     ranked = sorted(rows, key=lambda r: (-len(want & set(r[3].split())), int(r[2])))
-    done = [ROW.substitute(style="odd" if i % 2 else "even", link=f"/p/{r[0]}", image=int(r[0]) % 1500,
-                           name=html.escape(r[1].title()), price=money(r[2]), note=html.escape(r[3]))
-            for i, r in enumerate(ranked)]
-    return PAGE.substitute(title=html.escape(title.title()), price=money(price), text=html.escape(text),
-                           rows="".join(done), count=len(done)).encode()
+    done = [
+        ROW.substitute(
+            style="odd" if i % 2 else "even",
+            link=f"/p/{r[0]}",
+            image=int(r[0]) % 1500,
+            name=html.escape(r[1].title()),
+            price=money(r[2]),
+            note=html.escape(r[3]),
+        )
+        for i, r in enumerate(ranked)
+    ]
+    return PAGE.substitute(
+        title=html.escape(title.title()), price=money(price), text=html.escape(text), rows="".join(done), count=len(done)
+    ).encode()
 
 
 class Shop:
@@ -192,8 +206,9 @@ class Shop:
     def related(self, name, category, price, n=8):
         """The n products of the catalogue most like the given one."""
         words, level, category = set(name.split()), math.log(max(1, int(price))), int(category)
-        best = heapq.nlargest(n, ((3 * len(words & c[2]) + (c[3] == category) - abs(c[4] - level), i)
-                                  for i, c in enumerate(self.catalogue)))
+        best = heapq.nlargest(
+            n, ((3 * len(words & c[2]) + (c[3] == category) - abs(c[4] - level), i) for i, c in enumerate(self.catalogue))
+        )
         return [(c[0], c[1], c[5], f"alike {score:.2f}") for score, c in ((s, self.catalogue[i]) for s, i in best)]
 
     async def cached(self, key, *questions, keep=KEEP):
@@ -206,15 +221,23 @@ class Shop:
         return rows
 
     async def category(self, number):
-        rows, = await self.cached(f"c:{number}", ("SELECT id, name, price, description FROM product WHERE category = $1 "
-                                                  "ORDER BY price LIMIT 60", number), keep=300)
+        (rows,) = await self.cached(
+            f"c:{number}",
+            ("SELECT id, name, price, description FROM product WHERE category = $1 ORDER BY price LIMIT 60", number),
+            keep=300,
+        )
         return rows
 
     async def product(self, number):
         head, reviews = await self.cached(
-            f"p:{number}", ("SELECT id, name, price, description, category FROM product WHERE id = $1", number),
-            ("SELECT r.id, p.name, p.price, r.body FROM review r, product p WHERE r.product = $1 AND p.id = r.product "
-             "ORDER BY r.stars DESC LIMIT 12", number))
+            f"p:{number}",
+            ("SELECT id, name, price, description, category FROM product WHERE id = $1", number),
+            (
+                "SELECT r.id, p.name, p.price, r.body FROM review r, product p WHERE r.product = $1 AND p.id = r.product "
+                "ORDER BY r.stars DESC LIMIT 12",
+                number,
+            ),
+        )
         if not head:
             return 404, b"no such product"
         p = head[0]
@@ -224,31 +247,47 @@ class Shop:
     async def listing(self, category):
         rows = await self.category(category)
         top = await self.cache.ask(("ZREVRANGE", "seen", 0, 9))
-        return 200, page(f"category {category}", 0, " ".join(t.decode() for t in top),
-                         rows[:40] + self.related("", category, 5000))
+        return 200, page(
+            f"category {category}", 0, " ".join(t.decode() for t in top), rows[:40] + self.related("", category, 5000)
+        )
 
     async def search(self, words):
         a, b = (words.split() + ["", ""])[:2]
-        rows, = await self.cached(f"s:{a}:{b}", ("SELECT id, name, price, description FROM product "
-                                                 "WHERE description ILIKE $1 AND (name ILIKE $2 OR description ILIKE $2) "
-                                                 "ORDER BY price LIMIT 30", f"%{a}%", f"%{b}%"))
+        (rows,) = await self.cached(
+            f"s:{a}:{b}",
+            (
+                "SELECT id, name, price, description FROM product "
+                "WHERE description ILIKE $1 AND (name ILIKE $2 OR description ILIKE $2) "
+                "ORDER BY price LIMIT 30",
+                f"%{a}%",
+                f"%{b}%",
+            ),
+        )
         return 200, page(words, 0, words, rows)
 
     async def cart(self, session, number):
-        await self.db.ask("INSERT INTO cart (session, product, quantity) VALUES ($1, $2, 1) ON CONFLICT (session, product) "
-                          "DO UPDATE SET quantity = cart.quantity + 1, changed = now()", session, number)
+        await self.db.ask(
+            "INSERT INTO cart (session, product, quantity) VALUES ($1, $2, 1) ON CONFLICT (session, product) "
+            "DO UPDATE SET quantity = cart.quantity + 1, changed = now()",
+            session,
+            number,
+        )
         n = await self.cache.ask(("HINCRBY", f"cart:{session}", number, 1), ("EXPIRE", f"cart:{session}", 600))
-        return 201, json.dumps({"session": session, "product": number, "quantity": n[0],
-                                "also": [r[0] for r in self.related(*self.like(number))]}).encode()
+        return 201, json.dumps(
+            {"session": session, "product": number, "quantity": n[0], "also": [r[0] for r in self.related(*self.like(number))]}
+        ).encode()
 
     def like(self, number):
         c = self.catalogue[number % len(self.catalogue)] if self.catalogue else (0, "", 0, 0, 0, 1)
         return c[1], c[3], c[5]
 
     async def order(self, session, number):
-        got = await self.db.ask("WITH s AS (UPDATE product SET stock = stock - 1 WHERE id = $2 RETURNING id, price) "
-                                "INSERT INTO orders (session, product, total) SELECT $1, id, price FROM s RETURNING id",
-                                session, number)
+        got = await self.db.ask(
+            "WITH s AS (UPDATE product SET stock = stock - 1 WHERE id = $2 RETURNING id, price) "
+            "INSERT INTO orders (session, product, total) SELECT $1, id, price FROM s RETURNING id",
+            session,
+            number,
+        )
         await self.cache.ask(("DEL", f"p:{number}", f"cart:{session}"))
         return 201, json.dumps({"order": got[0][0]}).encode()
 
@@ -281,7 +320,9 @@ class Shop:
                 body = await reader.readexactly(int(fields.get("content-length", 0)))
                 status, out = await self.answer(method, target, body)
                 kind = "text/html" if out[:1] == b"<" else "application/json"
-                writer.write(f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {len(out)}\r\n\r\n".encode() + out)
+                writer.write(
+                    f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {len(out)}\r\n\r\n".encode() + out
+                )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -3,6 +3,7 @@
 
 usage: finish.py TMP OUT SEED START SECONDS KERNEL_DROPS CAPTURED LEVEL
 """
+
 import csv
 import json
 import os
@@ -65,7 +66,7 @@ def check(kept, unit, usage):
             found["other"] += 1
             continue
         ihl = (data[14] & 15) * 4
-        header = data[14:14 + ihl]
+        header = data[14 : 14 + ihl]
         total = sum(struct.unpack(f"!{ihl // 2}H", header))
         while total >> 16:
             total = (total & 0xFFFF) + (total >> 16)
@@ -73,7 +74,7 @@ def check(kept, unit, usage):
             found["bad_ip_checksum"] += 1
         if struct.unpack("!H", header[2:4])[0] + 14 > length:
             found["bad_ip_length"] += 1
-        src, dst = (".".join(map(str, header[i:i + 4])) for i in (12, 16))
+        src, dst = (".".join(map(str, header[i : i + 4])) for i in (12, 16))
         if src in VM:
             tx[VM[src]][s] += length
         if dst in VM:
@@ -123,15 +124,31 @@ def machine():
     cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
     memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) * 1024
     system = re.search(r'PRETTY_NAME="(.*)"', open("/etc/os-release").read())
-    names = ["nginx", "nginx-light", "postgresql-15", "redis-server", "python3.11", "tcpdump", "libpcap0.8", "iproute2", "ethtool", "zstd"]
+    names = [
+        "nginx",
+        "nginx-light",
+        "postgresql-15",
+        "redis-server",
+        "python3.11",
+        "tcpdump",
+        "libpcap0.8",
+        "iproute2",
+        "ethtool",
+        "zstd",
+    ]
     versions = {}
     for name in names:
         v = command("dpkg-query", "-W", "-f", "${Version}", name)
         if v and "no packages found" not in v:
             versions[name] = v
-    return {"cpu_model": cpu.group(1) if cpu else None, "cores": os.cpu_count(), "memory_bytes": memory,
-            "kernel": "Linux " + re.match(r"[0-9.]+", platform.release()).group(0), "system": system.group(1) if system else None,
-            "packages": versions}
+    return {
+        "cpu_model": cpu.group(1) if cpu else None,
+        "cores": os.cpu_count(),
+        "memory_bytes": memory,
+        "kernel": "Linux " + re.match(r"[0-9.]+", platform.release()).group(0),
+        "system": system.group(1) if system else None,
+        "packages": versions,
+    }
 
 
 def main():
@@ -151,10 +168,15 @@ def main():
             raise SystemExit(f"no usage of {vm}")
         cpu = [float(r["cpu_cores"]) for r in rows]
         memory = [int(r["memory_bytes"]) for r in rows]
-        vms[vm] = {"seconds": len(rows), "cpu_cores_mean": round(sum(cpu) / len(cpu), 4), "cpu_cores_peak": round(max(cpu), 4),
-                   "cpu_cores_p99": round(sorted(cpu)[int(0.99 * len(cpu))], 4),
-                   "memory_bytes_mean": round(sum(memory) / len(memory)), "memory_bytes_peak": max(memory),
-                   "cpu_to_packets_correlation": correlation(cpu, [per_second[int(r["time"])] for r in rows])}
+        vms[vm] = {
+            "seconds": len(rows),
+            "cpu_cores_mean": round(sum(cpu) / len(cpu), 4),
+            "cpu_cores_peak": round(max(cpu), 4),
+            "cpu_cores_p99": round(sorted(cpu)[int(0.99 * len(cpu))], 4),
+            "memory_bytes_mean": round(sum(memory) / len(memory)),
+            "memory_bytes_peak": max(memory),
+            "cpu_to_packets_correlation": correlation(cpu, [per_second[int(r["time"])] for r in rows]),
+        }
     total = defaultdict(float)
     for r in usage:
         total[r["time"]] += float(r["cpu_cores"])
@@ -162,16 +184,37 @@ def main():
         load = json.load(f)
     with open(f"{tmp}/busy.json") as f:
         busy = json.load(f)
-    doc = {"seed": int(seed), "start": start, "seconds": seconds, "packets": len(kept),
-           "capture": {"file": "shop.pcap.zst", "snap_length": 96, "link_type": "Ethernet", "time_unit_s": unit,
-                       "captured_before_crop": int(captured), "dropped_by_kernel": int(drops), "out_of_order_before_sort": turned,
-                       "first": kept[0][0] + kept[0][1] * unit, "last": kept[-1][0] + kept[-1][1] * unit,
-                       "size_bytes": os.path.getsize(f"{out}/shop.pcap.zst"), "compression": "zstd " + level},
-           "checks": {**found, "captured_to_interface_bytes": ratio},
-           "usage": {"file": "usage.csv", "rows": len(usage), "rows_left_out": seconds * len(VM) - len(usage),
-                     "all_servers_cpu_cores_mean": round(sum(total.values()) / len(total), 4),
-                     "all_servers_cpu_cores_peak": round(max(total.values()), 4), "vms": vms},
-           "load": load, "machine": machine(), "machine_busy": busy}
+    doc = {
+        "seed": int(seed),
+        "start": start,
+        "seconds": seconds,
+        "packets": len(kept),
+        "capture": {
+            "file": "shop.pcap.zst",
+            "snap_length": 96,
+            "link_type": "Ethernet",
+            "time_unit_s": unit,
+            "captured_before_crop": int(captured),
+            "dropped_by_kernel": int(drops),
+            "out_of_order_before_sort": turned,
+            "first": kept[0][0] + kept[0][1] * unit,
+            "last": kept[-1][0] + kept[-1][1] * unit,
+            "size_bytes": os.path.getsize(f"{out}/shop.pcap.zst"),
+            "compression": "zstd " + level,
+        },
+        "checks": {**found, "captured_to_interface_bytes": ratio},
+        "usage": {
+            "file": "usage.csv",
+            "rows": len(usage),
+            "rows_left_out": seconds * len(VM) - len(usage),
+            "all_servers_cpu_cores_mean": round(sum(total.values()) / len(total), 4),
+            "all_servers_cpu_cores_peak": round(max(total.values()), 4),
+            "vms": vms,
+        },
+        "load": load,
+        "machine": machine(),
+        "machine_busy": busy,
+    }
     with open(f"{out}/recording.json", "w") as f:
         json.dump(doc, f, indent=1)
         f.write("\n")

@@ -5,11 +5,11 @@ usage: load.py --seed N --seconds S --start EPOCH --out FILE
 Requests go out at their scheduled times whether or not earlier ones were
 answered. Standard library only.
 """
+
 import argparse
 import asyncio
 import bisect
 import gc
-import heapq
 import itertools
 import json
 import math
@@ -27,32 +27,34 @@ import seed as contents
 # for 900 s; other lengths squeeze them. Rates go in a straight line from..to.
 #        name         from  to   views/s from, to
 SHAPE = [
-    ("night",           0, 110,   3.6,  3.2),
-    ("morning",       110, 290,   3.2, 22.0),
-    ("midday",        290, 420,  22.0, 24.0),
-    ("burst",         420, 440,  60.0, 60.0),
-    ("afternoon",     440, 540,  24.0, 16.5),
-    ("evening",       540, 640,  16.5, 26.0),
-    ("decline",       640, 690,  26.0,  3.0),
-    ("quiet",         690, 745,   0.1,  0.1),
-    ("moderate",      745, 900,   9.0, 14.0),
+    ("night", 0, 110, 3.6, 3.2),
+    ("morning", 110, 290, 3.2, 22.0),
+    ("midday", 290, 420, 22.0, 24.0),
+    ("burst", 420, 440, 60.0, 60.0),
+    ("afternoon", 440, 540, 24.0, 16.5),
+    ("evening", 540, 640, 16.5, 26.0),
+    ("decline", 640, 690, 26.0, 3.0),
+    ("quiet", 690, 745, 0.1, 0.1),
+    ("moderate", 745, 900, 9.0, 14.0),
 ]
 LENGTH = 900
 # what a page view asks for first
 MIX = [("product", 0.48), ("listing", 0.18), ("search", 0.20), ("cart", 0.10), ("order", 0.04)]
-IMAGES = 0.7             # static files a page view fetches besides, on average (Poisson)
-KNOWN = 0.65             # page views by a user who was here in the last 10 s
-SHORT = 0.25             # users that open a connection for every request
-UNCHANGED = 0.20         # static requests answered 304
-GZIP = 0.90              # users that accept gzip
-CLOSED, UNUSED, ABORTED = 12, 8, 60      # refused, unanswered and reset connections in 900 s
+IMAGES = 0.7  # static files a page view fetches besides, on average (Poisson)
+KNOWN = 0.65  # page views by a user who was here in the last 10 s
+SHORT = 0.25  # users that open a connection for every request
+UNCHANGED = 0.20  # static requests answered 304
+GZIP = 0.90  # users that accept gzip
+CLOSED, UNUSED, ABORTED = 12, 8, 60  # refused, unanswered and reset connections in 900 s
 WEB = ["10.20.1.10", "10.20.1.11"]
 NOBODY = "10.20.1.77"
 CLIENTS = [f"198.51.100.{n}" for n in range(10, 250)]
 TIMEOUT = 15.0
-AGENT = ["Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
-         "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-         "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148"]
+AGENT = [
+    "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+]
 
 
 class Zipf:
@@ -94,9 +96,17 @@ def plan(seed, seconds):
             u = rng.choice(recent)
         else:
             u = len(users)
-            users.append({"ip": CLIENTS[clients.pick()], "web": rng.choice(WEB), "short": rng.random() < SHORT,
-                          "gzip": rng.random() < GZIP, "agent": rng.choice(AGENT), "idle": rng.uniform(4, 14),
-                          "session": rng.getrandbits(52)})
+            users.append(
+                {
+                    "ip": CLIENTS[clients.pick()],
+                    "web": rng.choice(WEB),
+                    "short": rng.random() < SHORT,
+                    "gzip": rng.random() < GZIP,
+                    "agent": rng.choice(AGENT),
+                    "idle": rng.uniform(4, 14),
+                    "session": rng.getrandbits(52),
+                }
+            )
             recent.append(u)
         users[u]["last"] = t
         kind, body = rng.choices(kinds, weights)[0], None
@@ -112,7 +122,7 @@ def plan(seed, seconds):
         if body is None:
             at, n, limit = t, 0, math.exp(-IMAGES)
             x = rng.random()
-            while x > limit:                                     # Poisson
+            while x > limit:  # Poisson
                 n += 1
                 x *= rng.random()
             for _ in range(n):
@@ -125,17 +135,31 @@ def plan(seed, seconds):
     for kind, n in (("closed", CLOSED), ("unused", UNUSED), ("aborted", ABORTED)):
         for _ in range(max(1, round(n * scale))):
             t = rng.uniform(0.02, 0.75) * seconds
-            users.append({"ip": rng.choice(CLIENTS), "web": rng.choice(WEB), "short": True, "gzip": False,
-                          "agent": AGENT[0], "idle": 5, "session": 0})
+            users.append(
+                {
+                    "ip": rng.choice(CLIENTS),
+                    "web": rng.choice(WEB),
+                    "short": True,
+                    "gzip": False,
+                    "agent": AGENT[0],
+                    "idle": 5,
+                    "session": 0,
+                }
+            )
             out.append((t, phase_at(t / scale)[0], kind, len(users) - 1, f"/static/{rng.choice(large)}.jpg", None))
     out.sort(key=lambda e: e[0])
     return users, out
 
 
 def request_bytes(user, kind, target, body, last):
-    h = [f"{'POST' if body else 'GET'} {target} HTTP/1.1", "Host: shop.example", f"User-Agent: {user['agent']}",
-         "Accept: text/html,application/xhtml+xml,image/webp,*/*;q=0.8", "Accept-Language: en-US,en;q=0.5",
-         f"Cookie: session={user['session']}"]
+    h = [
+        f"{'POST' if body else 'GET'} {target} HTTP/1.1",
+        "Host: shop.example",
+        f"User-Agent: {user['agent']}",
+        "Accept: text/html,application/xhtml+xml,image/webp,*/*;q=0.8",
+        "Accept-Language: en-US,en;q=0.5",
+        f"Cookie: session={user['session']}",
+    ]
     if user["gzip"]:
         h.append("Accept-Encoding: gzip, deflate")
     if kind == "static304":
@@ -182,12 +206,12 @@ class Conn(asyncio.Protocol):
             at = self.head.find(b"\r\n\r\n")
             if at < 0:
                 return
-            head, data = self.head[:at].lower(), self.head[at + 4:]
+            head, data = self.head[:at].lower(), self.head[at + 4 :]
             r.status = int(head[9:12])
             self.chunks = b"transfer-encoding: chunked" in head
             if not self.chunks:
                 i = head.find(b"content-length:")
-                self.left = int(head[i + 15:].split(b"\r\n", 1)[0]) if i >= 0 else 0
+                self.left = int(head[i + 15 :].split(b"\r\n", 1)[0]) if i >= 0 else 0
             self.closing = b"connection: close" in head
         if self.chunks:
             self.tail = (self.tail + data)[-7:]
@@ -216,7 +240,7 @@ class Conn(asyncio.Protocol):
 
 
 class Request:
-    __slots__ = ("t", "phase", "kind", "data", "bytes", "status", "result", "sent", "end", "finish")
+    __slots__ = ("bytes", "data", "end", "finish", "kind", "phase", "result", "sent", "status", "t")
 
     def __init__(self, t, phase, kind, data):
         self.t, self.phase, self.kind, self.data = t, phase, kind, data
@@ -244,12 +268,14 @@ async def run(users, events, start, seconds, last):
         user["conns"].append(conn)
         next(opened)
         try:
-            await asyncio.wait_for(loop.create_connection(lambda: conn, host or user["web"], port, local_addr=(user["ip"], 0)),
-                                   4.0 if host else TIMEOUT)
+            await asyncio.wait_for(
+                loop.create_connection(lambda: conn, host or user["web"], port, local_addr=(user["ip"], 0)),
+                4.0 if host else TIMEOUT,
+            )
         except ConnectionRefusedError:
             conn.drop()
             request.done("refused")
-        except (asyncio.TimeoutError, OSError):
+        except (TimeoutError, OSError):
             conn.drop()
             request.done("unanswered")
 
@@ -285,8 +311,11 @@ async def run(users, events, start, seconds, last):
         r.sent = time.monotonic()
         all_requests.append(r)
         open_now.add(u)
-        free = None if user["short"] else next((c for c in user["conns"] if c.request is None and c.transport
-                                                and not c.transport.is_closing()), None)
+        free = (
+            None
+            if user["short"]
+            else next((c for c in user["conns"] if c.request is None and c.transport and not c.transport.is_closing()), None)
+        )
         if free:
             free.start(r)
         else:
@@ -296,8 +325,12 @@ async def run(users, events, start, seconds, last):
             task.add_done_callback(forget)
         if t > told:
             told = t + max(30, seconds / 15)
-            print(f"load: {t:5.0f} s of {seconds:.0f}, {phase}, {len(all_requests)} requests sent, "
-                  f"{len(open_now)} users connected", file=sys.stderr, flush=True)
+            print(
+                f"load: {t:5.0f} s of {seconds:.0f}, {phase}, {len(all_requests)} requests sent, "
+                f"{len(open_now)} users connected",
+                file=sys.stderr,
+                flush=True,
+            )
     wait = base + seconds - time.monotonic()
     if wait > 0:
         await asyncio.sleep(wait)
@@ -322,15 +355,27 @@ def report(base, requests, opened, seconds):
     def summary(rs):
         ok = [r for r in rs if r.result == "ok"]
         times = [r.end - base - r.t for r in ok]
-        return {"offered": len(rs), "completed": len(ok),
-                "failed": sum(r.result not in ("ok",) for r in rs),
-                "response_bytes": sum(r.bytes for r in rs),
-                "latency_p50_s": quantile(times, 0.5), "latency_p99_s": quantile(times, 0.99),
-                "sent_late_p99_s": quantile([r.sent - base - r.t for r in rs], 0.99)}
+        return {
+            "offered": len(rs),
+            "completed": len(ok),
+            "failed": sum(r.result not in ("ok",) for r in rs),
+            "response_bytes": sum(r.bytes for r in rs),
+            "latency_p50_s": quantile(times, 0.5),
+            "latency_p99_s": quantile(times, 0.99),
+            "sent_late_p99_s": quantile([r.sent - base - r.t for r in rs], 0.99),
+        }
+
     for name, a, b, *_ in SHAPE:
         rs = [r for r in requests if r.phase == name and r.kind not in deliberate]
-        out["phases"].append({"phase": name, "from_s": round(a * scale, 3), "to_s": round(b * scale, 3),
-                              "requests_per_s": round(len(rs) / ((b - a) * scale), 2), **summary(rs)})
+        out["phases"].append(
+            {
+                "phase": name,
+                "from_s": round(a * scale, 3),
+                "to_s": round(b * scale, 3),
+                "requests_per_s": round(len(rs) / ((b - a) * scale), 2),
+                **summary(rs),
+            }
+        )
     for kind in [k for k, _ in MIX] + ["static", "static304"]:
         out["kinds"][kind] = summary([r for r in requests if r.kind == kind])
     out["all"] = summary([r for r in requests if r.kind not in deliberate])

@@ -3,26 +3,29 @@
 
 usage: seed.py FOLDER SEED
 """
+
 import os
 import random
 import sys
 
-FILES = 1500            # images; bounded Pareto sizes
+FILES = 1500  # images; bounded Pareto sizes
 SMALLEST, LARGEST, SHAPE = 1_000, 300_000, 1.15
 PRODUCTS = 12_000
-REVIEWS = 3             # a product, on average
+REVIEWS = 3  # a product, on average
 CATEGORIES = 40
-WORDS = ("amber anchor arrow autumn barrel basket beacon birch blanket bottle branch bridge bright bronze candle "
-         "canvas carbon cedar chalk cherry clever cloud cobalt copper coral cotton craft crystal desert dune ember "
-         "fabric feather fern field finch flint forest frost garden ginger glass grain granite harbor hazel heavy "
-         "hollow honey indigo iron island ivory jade juniper kettle lantern leather lemon light linen maple marble "
-         "meadow mellow mint mirror moss oak ocean olive orchard paper pearl pebble pine plain plum pocket polished "
-         "quartz quiet raven ridge river robust rope rust saddle sage sand shadow silver slate smooth snow soft "
-         "spruce stable steel stone summer sturdy thistle timber tin velvet walnut warm wild willow winter wool").split()
+WORDS = (
+    "amber anchor arrow autumn barrel basket beacon birch blanket bottle branch bridge bright bronze candle "
+    "canvas carbon cedar chalk cherry clever cloud cobalt copper coral cotton craft crystal desert dune ember "
+    "fabric feather fern field finch flint forest frost garden ginger glass grain granite harbor hazel heavy "
+    "hollow honey indigo iron island ivory jade juniper kettle lantern leather lemon light linen maple marble "
+    "meadow mellow mint mirror moss oak ocean olive orchard paper pearl pebble pine plain plum pocket polished "
+    "quartz quiet raven ridge river robust rope rust saddle sage sand shadow silver slate smooth snow soft "
+    "spruce stable steel stone summer sturdy thistle timber tin velvet walnut warm wild willow winter wool"
+).split()
 
 
 def sizes(rng, n=FILES):
-    low, high = SMALLEST ** -SHAPE, LARGEST ** -SHAPE
+    low, high = SMALLEST**-SHAPE, LARGEST**-SHAPE
     return [int((low - rng.random() * (low - high)) ** (-1 / SHAPE)) for _ in range(n)]
 
 
@@ -53,8 +56,9 @@ COPY product FROM stdin;
         f.write("\\.\nCOPY review FROM stdin;\n")
         for i in range(PRODUCTS * REVIEWS):
             f.write(f"{i}\t{int(PRODUCTS * rng.random() ** 2)}\t{rng.randrange(1, 6)}\t{words(rng.randrange(6, 40))}\n")
-        f.write("\\.\nCREATE INDEX ON review (product); CREATE INDEX ON product (category, price);\n"
-                "RESET ROLE; VACUUM ANALYZE;\n")
+        f.write(
+            "\\.\nCREATE INDEX ON review (product); CREATE INDEX ON product (category, price);\nRESET ROLE; VACUUM ANALYZE;\n"
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ kernel memory of the control group, without the page cache. Network: counters of
 eth0 in the VM's namespace. Disk: read_bytes and write_bytes of /proc/PID/io over
 the VM's processes (a parent's counters include its children that ended).
 """
+
 import csv
 import json
 import os
@@ -17,8 +18,19 @@ import sys
 import time
 
 LATE = 0.050
-COLUMNS = ["vm", "time", "cpu_cores", "memory_bytes", "rx_bytes_per_s", "tx_bytes_per_s", "storage_bytes",
-           "read_bytes_per_s", "write_bytes_per_s", "cpu_cores_provisioned", "memory_bytes_provisioned"]
+COLUMNS = [
+    "vm",
+    "time",
+    "cpu_cores",
+    "memory_bytes",
+    "rx_bytes_per_s",
+    "tx_bytes_per_s",
+    "storage_bytes",
+    "read_bytes_per_s",
+    "write_bytes_per_s",
+    "cpu_cores_provisioned",
+    "memory_bytes_provisioned",
+]
 
 
 def read(path):
@@ -79,7 +91,7 @@ def network(vm):
 
 def disk(vm):
     got = want = 0
-    for pid in sorted(pids(vm), reverse=True):          # children before their parent
+    for pid in sorted(pids(vm), reverse=True):  # children before their parent
         try:
             f = dict(line.split(": ") for line in read(f"/proc/{pid}/io").splitlines())
         except (FileNotFoundError, ProcessLookupError):
@@ -117,8 +129,19 @@ def main():
                 if before and max(before[i][0] - (due - 1), now[i][0] - due) < LATE:
                     b, a = before[i], now[i]
                     d = a[0] - b[0]
-                    w.writerow([vm["vm"], due - 1, f"{(a[1] - b[1]) / d:.6f}", a[6], *(round((a[k] - b[k]) / d) for k in (2, 3)),
-                                a[7], *(round((a[k] - b[k]) / d) for k in (4, 5)), vm["cores"], vm["memory"]])
+                    w.writerow(
+                        [
+                            vm["vm"],
+                            due - 1,
+                            f"{(a[1] - b[1]) / d:.6f}",
+                            a[6],
+                            *(round((a[k] - b[k]) / d) for k in (2, 3)),
+                            a[7],
+                            *(round((a[k] - b[k]) / d) for k in (4, 5)),
+                            vm["cores"],
+                            vm["memory"],
+                        ]
+                    )
             f.flush()
             before = now
 

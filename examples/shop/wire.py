@@ -4,6 +4,7 @@
 usage: wire.py NAMESPACE_A DEVICE_A NAMESPACE_B DEVICE_B DELAY_MS
 (stands in for netem, which not every kernel has)
 """
+
 import ctypes
 import fcntl
 import gc

@@ -63,7 +63,20 @@ def test_help_loads_no_heavy_library() -> None:
 
 def test_each_command_has_help(home: Path) -> None:
     listed = adumbra(home, "--help").stdout
-    for command in "demo check observe metrics train forecast profile activate deactivate events network".split():
+    commands = (
+        "demo",
+        "check",
+        "observe",
+        "metrics",
+        "train",
+        "forecast",
+        "profile",
+        "activate",
+        "deactivate",
+        "events",
+        "network",
+    )
+    for command in commands:
         assert command in listed
         assert "Usage" in adumbra(home, command, "--help").stdout
 

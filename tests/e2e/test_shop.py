@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests import tshark
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
@@ -48,7 +47,7 @@ def test_the_demo_ends_with_the_sizes_and_the_terraform_file(demo: str, home: Pa
     assert last == f"Terraform JSON: {home / 'terraform' / 'shop' / 'main.tf.json'}"
     assert json.loads(Path(last.split(": ", 1)[1]).read_text())["resource"]["aws_instance"]
     for vm in VM_OF.values():
-        assert f"  {vm} " in demo
+        assert f" {vm} " in demo
 
 
 @tshark.needs_tshark
@@ -114,5 +113,3 @@ def test_a_second_demo_changes_nothing(home: Path, demo: str) -> None:
 
 def test_the_recording_is_small_enough_to_be_committed() -> None:
     assert sum(path.stat().st_size for path in SHOP.iterdir() if path.is_file()) <= 12_000_000
-
-

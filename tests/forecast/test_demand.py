@@ -109,7 +109,7 @@ class TestAQuarterOfAnHour:
         for a, b in zip(sure, unsure, strict=True):
             assert b.estimate["cpu_cores"].p50 == pytest.approx(a.estimate["cpu_cores"].p50)
             assert b.estimate["memory_gb"] == a.estimate["memory_gb"]
-        assert any("good to a factor of 2: calibrate with measured use" in reason for reason in unsure[2].reasons)
+        assert any("good to a factor of 2: only measured use" in reason for reason in unsure[2].reasons)
         assert not any("simulated" in reason for reason in unsure[0].reasons)
 
     def test_other_machines_do_not_carry_a_size_beyond_the_machine_that_was_emulated(
