@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -25,13 +24,24 @@ class Emulator(Protocol):
 
 
 class Shadow:
-    """A network's stages, ready to follow one source at a time."""
+    """A network's stages, ready to follow one source at a time.
 
-    def __init__(self, spec: NetworkSpec, vms: Sequence[Vm], emulator: Emulator, settings: MeterSettings | None = None) -> None:
+    `hash_seed` keys the meter's tables: one that senders of traffic can't know keeps them from crafting collisions. It
+    changes no result.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        vms: Sequence[Vm],
+        emulator: Emulator,
+        settings: MeterSettings | None = None,
+        hash_seed: int = 0,
+    ) -> None:
         self.spec = spec
         self.vms = tuple(vm.name for vm in vms)
         self.attribution = Attribution(spec, vms)
-        self.meter = Meter(len(vms), spec.interval_ns, settings, seed=zlib.crc32(spec.name.encode()))
+        self.meter = Meter(len(vms), spec.interval_ns, settings, hash_seed)
         self.emulator = emulator
         self._dropped = 0
 

@@ -519,6 +519,38 @@ def identify(
 
 
 @compiled
+def _new_connection(
+    i, version, protocol, src_hi, src_lo, dst_hi, dst_lo, src_port, dst_port, flags, time_ns, src_vm, dst_vm,
+    side, key, ports, bucket, row, entries, bucket_of, addresses, buckets, queue, due, heads, ring, scalars, asked,
+):  # fmt: skip
+    """An entry for the connection that packet `i` is the first of, or -1 where the table is full: then it counts as missed."""
+    at = _begin(entries, bucket_of, buckets, bucket, scalars)
+    if at == -1:
+        scalars[UNTRACKED] += 1
+        _count(ring, row, src_vm[i], dst_vm[i], MISSED, 1)
+        return at
+    entry, from_b, kind = entries[at], side[i] == FROM_B, protocol[i]
+    entry.key, entry.ports, entry.protocol, entry.version = key[i], ports[i], kind, version[i]
+    entry.met, entry.last_ns = -1, time_ns[i]
+    entry.vm_a, entry.vm_b = (dst_vm[i], src_vm[i]) if from_b else (src_vm[i], dst_vm[i])
+    _keep_ends(addresses, at, src_hi[i], src_lo[i], dst_hi[i], dst_lo[i], from_b)
+    # Seen from its middle, or without a handshake: the first speaker is the client of a datagram flow; of a TCP connection
+    # the end with the higher port is.
+    client_is_b = from_b
+    if kind == _TCP and not flags[i] & _SYN:
+        client_is_b = from_b == (src_port[i] >= dst_port[i])
+    if kind == _TCP and flags[i] & _SYN and flags[i] & _ACK:
+        client_is_b = not from_b
+    entry.state = np.uint16(CLIENT_IS_B if client_is_b else 0)
+    if kind == _TCP and (not flags[i] & _SYN or flags[i] & _ACK):
+        entry.state |= np.uint16(OPEN)
+        _count(ring, row, entry.vm_a, entry.vm_b, ACTIVE, 1)
+    which = PENDING if kind == _TCP else DATAGRAM
+    _push(queue, due, heads, which, at, scalars[CLOCK] + asked[PENDING_NS + which])
+    return at
+
+
+@compiled
 def meter(
     first, time_ns, outcome, version, protocol, src_hi, src_lo, dst_hi, dst_lo, src_port, dst_port,
     flags, seq, ack, ip_bytes, payload_bytes, src_vm, dst_vm, side, key, ports, spread,
@@ -591,30 +623,12 @@ def meter(
                     _replace(entry, row, ring)
                     at = np.int32(-1)
             if at == -1 and not (kind == _TCP and flags[i] & _RST):
-                at = _begin(entries, bucket_of, buckets, bucket, scalars)
-                if at == -1:
-                    scalars[UNTRACKED] += 1
-                    _count(ring, row, source, target, MISSED, 1)
-                else:
-                    entry = entries[at]
-                    entry.key, entry.ports, entry.protocol, entry.version = key[i], ports[i], kind, version[i]
-                    entry.met, entry.last_ns = -1, now_ns
-                    entry.vm_a, entry.vm_b = (target, source) if from_b else (source, target)
-                    _keep_ends(addresses, at, src_hi[i], src_lo[i], dst_hi[i], dst_lo[i], from_b)
-                    # Seen from its middle, or without a handshake: the first speaker is the client of a datagram flow; of
-                    # a TCP connection the end with the higher port is.
-                    client_is_b = from_b
-                    if kind == _TCP and not flags[i] & _SYN:
-                        client_is_b = from_b == (src_port[i] >= dst_port[i])
-                    if kind == _TCP and flags[i] & _SYN and flags[i] & _ACK:
-                        client_is_b = not from_b
-                    entry.state = np.uint16(CLIENT_IS_B if client_is_b else 0)
-                    if kind == _TCP and (not flags[i] & _SYN or flags[i] & _ACK):
-                        entry.state |= np.uint16(OPEN)
-                        _count(ring, row, entry.vm_a, entry.vm_b, ACTIVE, 1)
-                    which = PENDING if kind == _TCP else DATAGRAM
-                    _push(queue, due, heads, which, at, scalars[CLOCK] + asked[PENDING_NS + which])
-                    next_due_ns = min(next_due_ns, scalars[CLOCK] + asked[PENDING_NS + which])
+                at = _new_connection(
+                    i, version, protocol, src_hi, src_lo, dst_hi, dst_lo, src_port, dst_port, flags, time_ns, src_vm, dst_vm,
+                    side, key, ports, bucket, row, entries, bucket_of, addresses, buckets, queue, due, heads, ring, scalars,
+                    asked,
+                )  # fmt: skip
+                next_due_ns = min(next_due_ns, scalars[CLOCK] + min(asked[PENDING_NS], asked[DATAGRAM_NS]))
         short_interval = np.int32(interval & 0x7FFFFFFF)
         if at != -1:
             entry = entries[at]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def observe(
     network = networks.get(workspace, name)
     with open_source(source_text) as source:
         mark = fingerprint(source.path)
-        shadow = Shadow(network.spec, network.vms, EmulatedNetwork(emulated_vms(network), EMULATION_SEED))
+        emulator = EmulatedNetwork(emulated_vms(network), EMULATION_SEED)
+        shadow = Shadow(network.spec, network.vms, emulator, hash_seed=secrets.randbits(62))
         ledger = workspace.state.begin_observation(name, source_text, mark, now())
         try:
             written = _follow(workspace, shadow, source, progress)
