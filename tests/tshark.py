@@ -13,7 +13,7 @@ import pytest
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed: apt-get install tshark")
 
 FIELDS = (
-    "frame.time_epoch", "ip.src", "ip.dst", "ip.len", "tcp.stream", "tcp.flags.syn", "tcp.flags.ack", "tcp.seq_raw",
+    "frame.time_epoch", "ip.src", "ip.dst", "ip.len", "ipv6.src", "ipv6.dst", "ipv6.plen", "tcp.stream", "tcp.flags.syn", "tcp.flags.ack", "tcp.seq_raw",
     "tcp.ack_raw", "tcp.analysis.initial_rtt",
 )  # fmt: skip
 
@@ -34,15 +34,16 @@ class Cell:
 
 def cells(capture: Path, vm_of: dict[str, str], interval_s: int = 1) -> dict[tuple[str, int], Cell]:
     """Per VM and interval start (epoch seconds): bytes, packets, SYNs, completed handshakes and their round trips."""
-    command = ["tshark", "-n", "-r", str(capture), "-o", "tcp.relative_sequence_numbers:FALSE", "-Y", "ip", "-T", "fields"]
+    command = ["tshark", "-n", "-r", str(capture), "-o", "tcp.relative_sequence_numbers:FALSE", "-Y", "ip or ipv6"]
+    command += ["-T", "fields", "-E", "occurrence=f"]  # an ICMP error holds a second header: the first is the packet's own
     command += [part for name in FIELDS for part in ("-e", name)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[tuple[str, int], Cell] = defaultdict(Cell)
     streams: dict[str, dict[str, int]] = {}
     for line in run.stdout.splitlines():
-        time, src, dst, length, stream, syn, ack, seq, acked, rtt = line.split("\t")
-        if "," in src:  # an ICMP error holds a second header: the first is the packet's own
-            src, dst, length = (text.split(",")[0] for text in (src, dst, length))
+        time, src, dst, length, src6, dst6, payload, stream, syn, ack, seq, acked, rtt = line.split("\t")
+        if not src:
+            src, dst, length = src6, dst6, str(int(payload) + 40)
         second = int(time.split(".")[0]) // interval_s * interval_s
         ends = {vm_of[address] for address in (src, dst) if address in vm_of}
         if src in vm_of:
@@ -51,7 +52,7 @@ def cells(capture: Path, vm_of: dict[str, str], interval_s: int = 1) -> dict[tup
         if dst in vm_of:
             cell = found[vm_of[dst], second]
             cell.rx_bytes, cell.rx_packets = cell.rx_bytes + int(length), cell.rx_packets + 1
-        if not stream or "," in stream:
+        if not stream:
             continue
         is_syn, is_ack = syn in {"1", "True"}, ack in {"1", "True"}
         known = streams.get(stream)
@@ -64,10 +65,11 @@ def cells(capture: Path, vm_of: dict[str, str], interval_s: int = 1) -> dict[tup
         elif is_syn and is_ack and known is not None:
             known["answer"] = int(seq)
         elif is_ack and not is_syn and known is not None and "answer" in known and "done" not in known:
-            if int(acked) == (known["answer"] + 1) % 2**32:
-                known["done"] = 1
-                for vm in ends:
-                    found[vm, second].connections_established += 1
-                    if rtt:
-                        found[vm, second].rtt_ms.append(float(rtt) * 1000)
+            if int(acked) != (known["answer"] + 1) % 2**32:
+                continue
+            known["done"] = 1
+            for vm in ends:
+                found[vm, second].connections_established += 1
+                if rtt:
+                    found[vm, second].rtt_ms.append(float(rtt) * 1000)
     return found

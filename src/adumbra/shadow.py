@@ -48,11 +48,13 @@ class Shadow:
     def run(self, source: Source) -> Iterator[MetricBatch]:
         """Follows a source until it ends; gives the metrics of intervals once they are closed."""
         decoder = Decoder()
+        self._dropped = 0
         for frames in source:
             packets = self.attribution.assign(decoder.decode(frames))
             for intervals in self.meter.add(packets):
                 yield self._emulate(intervals, source.name)
             self._note_drops(source.losses())
+        self._note_drops(source.losses())  # a capture may tell of drops behind its last packet
         for intervals in self.meter.finish():
             yield self._emulate(intervals, source.name)
 
