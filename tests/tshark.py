@@ -13,9 +13,20 @@ import pytest
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed: apt-get install tshark")
 
 FIELDS = (
-    "frame.time_epoch", "ip.src", "ip.dst", "ip.len", "ipv6.src", "ipv6.dst", "ipv6.plen", "tcp.stream", "tcp.flags.syn", "tcp.flags.ack", "tcp.seq_raw",
-    "tcp.ack_raw", "tcp.analysis.initial_rtt",
-)  # fmt: skip
+    "frame.time_epoch",
+    "ip.src",
+    "ip.dst",
+    "ip.len",
+    "ipv6.src",
+    "ipv6.dst",
+    "ipv6.plen",
+    "tcp.stream",
+    "tcp.flags.syn",
+    "tcp.flags.ack",
+    "tcp.seq_raw",
+    "tcp.ack_raw",
+    "tcp.analysis.initial_rtt",
+)
 
 
 @dataclass

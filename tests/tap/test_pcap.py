@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from itertools import product
 from pathlib import Path
@@ -142,6 +143,17 @@ def test_a_folder_a_missing_file_and_a_device_are_refused(tmp_path: Path) -> Non
         with pytest.raises(SourceError, match=want), PcapReplay(path):
             pass
     with pytest.raises(SourceError, match="can't be read"), PcapReplay(tmp_path / ("n" * 300)):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pcap", pcap(FRAMES))
+    path.chmod(0)
+    with (
+        pytest.raises(SourceError, match="can't be read: Permission denied; check the path and its permissions"),
+        PcapReplay(path),
+    ):
         pass
 
 
