@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -119,8 +120,9 @@ RUNNERS = {"adumbra": adumbra, "nfpcapd": nfpcapd, "nfstream": nfstream, "nfstre
 def pinned(name: str, capture: Path) -> Result | None:
     """The best of three runs in fresh processes on one core; None where it can't be run here."""
     best: Result | None = None
+    core = str(max(os.sched_getaffinity(0)))
     for number in range(REPEATS):
-        command = ["taskset", "-c", "1", sys.executable, __file__, "--run", name, "--capture", str(capture)]
+        command = ["taskset", "-c", core, sys.executable, __file__, "--run", name, "--capture", str(capture)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             print(f"  {name} can't be run here: {(run.stderr.strip().splitlines() or ['no reason given'])[-1]}")

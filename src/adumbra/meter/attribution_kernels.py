@@ -57,7 +57,7 @@ def assign(
     first4, last4 = (lo4[0], lo4[-1] if owners4[-1] == -1 else IPV4_HIGH) if len(lo4) else (IPV4_HIGH, IPV4_HIGH)
     for i in range(len(hi)):
         vm[i] = -1
-        if outcome[i] != 0:
+        if outcome[i] != 0 or (version[i] == 4 and not first4 <= lo[i] < last4):
             continue
         key = IPV4_HIGH if version[i] == 4 else hi[i]
         slot = _slot(key, lo[i], mask)
@@ -66,7 +66,6 @@ def assign(
         if table_owner[slot] != -1 and (version[i] == 4 or hi[i] != IPV4_HIGH):
             vm[i] = table_owner[slot]
         elif version[i] == 4:
-            if first4 <= lo[i] < last4:
-                vm[i] = _range_owner(hi[i], lo[i], hi4, lo4, owners4)
+            vm[i] = _range_owner(hi[i], lo[i], hi4, lo4, owners4)
         else:
             vm[i] = _range_owner(hi[i], lo[i], hi6, lo6, owners6)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import zstandard
 
@@ -31,8 +31,8 @@ class ByteStream:
         self.ended = ""
         self.size_bytes = 0
         self.read_bytes = 0
-        self._file: BinaryIO | None = None
-        self._pieces: Iterator[bytes] = iter(())
+        self._file: io.BufferedReader | None = None
+        self._pieces: Iterator[bytes | memoryview] = iter(())
 
     def __enter__(self) -> ByteStream:
         try:
@@ -53,15 +53,31 @@ class ByteStream:
         if self._file is not None:
             self._file.close()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        """Pieces, each valid until the next is asked for."""
         return self._pieces
 
-    def _unpack(self, start: bytes) -> Iterator[bytes]:
+    def _unpack(self, start: bytes) -> Iterator[bytes | memoryview]:
         if start.startswith(GZIP_MAGIC):
             return self._inflate()
         if start == ZSTD_MAGIC or int.from_bytes(start, "little") in ZSTD_SKIPPABLE:
             return self._unzstd()
-        return self._raw(_PLAIN_PIECE_BYTES)
+        return self._plain()
+
+    def _plain(self) -> Iterator[memoryview]:
+        """Pieces as they are, in memory that the next one uses again: fresh memory costs more than reading into it."""
+        assert self._file is not None
+        room = memoryview(bytearray(_PLAIN_PIECE_BYTES))
+        while True:
+            try:
+                count = self._file.readinto(room)
+            except OSError as error:
+                self.ended = f"the disk could not be read further ({error.strerror})"
+                return
+            if not count:
+                return
+            self.read_bytes += count
+            yield room[:count]
 
     def _raw(self, piece_bytes: int) -> Iterator[bytes]:
         assert self._file is not None

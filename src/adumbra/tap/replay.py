@@ -256,7 +256,7 @@ class _Buffer:
         self.start = 0
         self.end = 0
         self._stream = stream
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces: Iterator[bytes | memoryview] | None = None
 
     @property
     def size(self) -> int:
