@@ -33,7 +33,7 @@ fi
 if ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
     debian libgomp1
 fi
-# Installing only what the constraints name keeps a slow mirror from being asked twice.
+# Dependency groups need a newer pip than Debian's.
 .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt pip
 .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt "$@"
 mkdir -p "$(dirname "$stamp")"

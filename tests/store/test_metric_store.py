@@ -156,11 +156,11 @@ class TestRead:
         assert same(series.one_sided.tolist(), [[0, NAN, NAN, 0]] * 2)
 
     def test_each_kind_of_metric_rolls_up_in_its_way(self, store: MetricStore) -> None:
-        of_kind = {Rollup.SUM: "rx_bytes", Rollup.MEAN: "cpu_utilization", Rollup.MAX: "peers", Rollup.LAST: "memory_bytes"}
+        of_kind = {Rollup.SUM: "rx_bytes", Rollup.MEAN: "cpu_utilization", Rollup.MAX: "peers", Rollup.LAST: "storage_bytes"}
         assert all(BY_NAME[name].rollup is kind for kind, name in of_kind.items())
         columns = {
             "rx_bytes": [5, 1, 2, 4, 9, 1], "peers": [3, 8, 1, 0, 0, 1],
-            "cpu_utilization": [0.25, 0.75, NAN, NAN, NAN, 1.0], "memory_bytes": [7.0, 5.0, NAN, NAN, NAN, 2.0],
+            "cpu_utilization": [0.25, 0.75, NAN, NAN, NAN, 1.0], "storage_bytes": [7.0, 5.0, NAN, NAN, NAN, 2.0],
         }  # fmt: skip
         starts = np.array([0, 1, 2, 3, 4, 8]) * NANOSECONDS
         sided = np.array([[True], [False], [True], [False], [False], [True]])
@@ -168,7 +168,7 @@ class TestRead:
         store.write(batch)
         series = store.read(SeriesQuery("shop", tuple(of_kind.values()), step_s=4.0))
         want = {
-            "rx_bytes": [12, 9, 1], "peers": [8, 0, 1], "cpu_utilization": [0.5, NAN, 1.0], "memory_bytes": [5.0, NAN, 2.0],
+            "rx_bytes": [12, 9, 1], "peers": [8, 0, 1], "cpu_utilization": [0.5, NAN, 1.0], "storage_bytes": [5.0, NAN, 2.0],
         }  # fmt: skip
         for name, values in want.items():
             assert same(series.values[name].tolist(), [values]), name

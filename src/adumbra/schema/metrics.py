@@ -130,7 +130,7 @@ METRICS: tuple[Metric, ...] = (
     _simulated("latency_ms_p99", "ms", _MAX, "adumbra_vm_latency_seconds", "99th percentile of emulated latency."),
     _simulated("cpu_utilization", "ratio", _MEAN, "adumbra_vm_cpu_utilization_ratio", "Busy share of the VM's cores, 0 to 1."),
     _simulated("cpu_seconds", "s", _S, "adumbra_vm_cpu_seconds_total", "CPU time used."),
-    _simulated("memory_bytes", "bytes", _LAST, "adumbra_vm_memory_bytes", "Memory in use."),
+    _simulated("memory_bytes", "bytes", _MAX, "adumbra_vm_memory_bytes", "Memory in use."),
     _simulated("storage_bytes", "bytes", _LAST, "adumbra_vm_storage_bytes", "Storage in use."),
     _simulated("storage_ops", "count", _S, "adumbra_vm_storage_operations_total", "Storage operations."),
     _simulated(
