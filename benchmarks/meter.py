@@ -28,7 +28,7 @@ cidrs: [10.20.0.0/16]
 subnets: [{name: web, cidr: 10.20.1.0/24}]
 vms: [{name: web, count: 16, subnet: web, addresses: 10.20.1.10-10.20.1.25, ports: [80]}]
 """
-AIMS = {"nfpcapd": 3.0, "nfstream": 25.0}
+AIMS = {"nfpcapd": 4.0, "nfstream": 30.0}
 MEMORY_AIM_MB = 400
 
 
@@ -47,6 +47,8 @@ def adumbra(capture: Path) -> Result:
     from adumbra.decode.packets import Decoder
     from adumbra.meter.attribute import Attribution
     from adumbra.meter.intervals import Meter
+    from adumbra.meter.summary import Summary
+    from adumbra.schema.sources import Layer
     from adumbra.schema.spec import expand_vms, parse_spec
     from adumbra.tap.replay import PcapReplay
 
@@ -54,16 +56,20 @@ def adumbra(capture: Path) -> Result:
     vms = expand_vms(spec)
 
     def replay(path: Path, most: int | None = None) -> Result:
-        attribution, meter, decoder = Attribution(spec, vms), Meter(len(vms), spec.interval_ns), Decoder()
+        attribution, decoder, summary = Attribution(spec, vms), Decoder(), Summary(len(vms))
+        meter = Meter(len(vms), spec.interval_ns, ports=[vm.ports for vm in vms])
         wall, cpu = time.perf_counter(), time.process_time()
         with PcapReplay(path) as source:
             for number, frames in enumerate(source):
-                for _ in meter.add(attribution.assign(decoder.decode(frames))):
-                    pass
+                packets = attribution.assign(decoder.decode(frames))
+                while decoder.unwrap(frames, packets, Layer.AUTO):
+                    attribution.assign(packets)
+                for tally in meter.add(packets):
+                    summary.intervals(tally)
                 if most is not None and number >= most:
                     break
-            for _ in meter.finish():
-                pass
+            for tally in meter.finish():
+                summary.intervals(tally)
         told = meter.accounts()
         assert sum(told.outcomes.values()) == told.offered
         return Result(told.offered, time.perf_counter() - wall, time.process_time() - cpu, _peak_mb())

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 SNAP = 96
+_HEADERS = 66  # Ethernet, IPv4, TCP with timestamps in each segment, as most TCP has them
+_TICKS_PER_S = 1000
 _MSS = 1448
 _FIN, _SYN, _PSH, _ACK = 0x01, 0x02, 0x08, 0x10
 # One exchange: who sends (0 the client), flags, payload bytes.
@@ -32,6 +34,8 @@ def write_capture(path: Path, packets: int, connections: int, seconds: float, *,
     lasting = seconds - 0.01 - opened if overlap else rng.uniform(0.2, 1.0, n) * seconds * 0.5
     gap = lasting / len(script)
     sent = rng.integers(0, 2**32, (2, n), dtype=np.uint64)
+    uptime = rng.integers(0, 2**32, (2, n), dtype=np.uint64)
+    told = np.zeros((2, n), np.uint64)  # each side's latest timestamp
     record = np.dtype([("sec", "<u4"), ("usec", "<u4"), ("cap", "<u4"), ("len", "<u4"), ("frame", "u1", SNAP)])
     rows = np.zeros((len(script), n), record)
     for k, (sender, flags, payload) in enumerate(script):
@@ -39,7 +43,7 @@ def write_capture(path: Path, packets: int, connections: int, seconds: float, *,
         head = np.zeros((n, SNAP), np.uint8)
         head[:, 12:14] = (8, 0)
         _put(head, 14, np.full(n, 0x4500, ">u2"))
-        _put(head, 16, np.full(n, 40 + payload, ">u2"))
+        _put(head, 16, np.full(n, 52 + payload, ">u2"))
         head[:, 22], head[:, 23] = 64, 6
         source, target = (client, server) if sender == 0 else (server, client)
         _put(head, 26, source)
@@ -49,11 +53,15 @@ def write_capture(path: Path, packets: int, connections: int, seconds: float, *,
         _put(head, 38, (sent[sender] % 2**32).astype(">u4"))
         if flags & _ACK:
             _put(head, 42, (sent[1 - sender] % 2**32).astype(">u4"))
-        head[:, 46], head[:, 47] = 0x50, flags
+        head[:, 46], head[:, 47] = 0x80, flags
         head[:, 48:50] = 255
+        told[sender] = (uptime[sender] + ((opened + gap * k) * _TICKS_PER_S).astype(np.uint64)) % 2**32
+        head[:, 54:58] = (1, 1, 8, 10)  # two no-operations, then timestamps (RFC 7323)
+        _put(head, 58, told[sender].astype(">u4"))
+        _put(head, 62, told[1 - sender].astype(">u4"))
         sent[sender] += payload + bool(flags & (_SYN | _FIN))
         rows[k]["sec"], rows[k]["usec"] = time_us // 1_000_000, time_us % 1_000_000
-        rows[k]["cap"], rows[k]["len"] = min(SNAP, 54 + payload), 54 + payload
+        rows[k]["cap"], rows[k]["len"] = min(SNAP, _HEADERS + payload), _HEADERS + payload
         rows[k]["frame"] = head
     flat = rows.reshape(-1)
     flat = flat[np.lexsort((flat["usec"], flat["sec"]))]
@@ -63,7 +71,7 @@ def write_capture(path: Path, packets: int, connections: int, seconds: float, *,
             short = chunk["cap"] < SNAP
             raw = chunk.view(np.uint8).reshape(len(chunk), record.itemsize)
             keep = np.ones(raw.shape, np.bool_)
-            keep[short, 16 + 54 :] = False
+            keep[short, 16 + _HEADERS :] = False
             file.write(raw[keep].tobytes())
     return len(flat)
 

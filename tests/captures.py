@@ -150,6 +150,38 @@ def udp(sport: int, dport: int, payload: bytes = b"") -> bytes:
     return struct.pack(">HHHH", sport, dport, 8 + len(payload), 0) + payload
 
 
+# ---- tunnels: what a UDP datagram or an IP packet holds around a frame or packet -----------------------------------------
+
+CHECKSUM, KEY, SEQUENCE = 0x8000, 0x2000, 0x1000
+BRIDGED, ERSPAN, ERSPAN3 = 0x6558, 0x88BE, 0x22EB
+
+
+def vxlan(frame: bytes, vni: int = 7, flags: int = 0x08, named: int = 0) -> bytes:
+    """VXLAN around a frame; with other flags, around what they say (named: VXLAN-GPE's next protocol)."""
+    return struct.pack(">BBHI", flags, 0, named, vni << 8) + frame
+
+
+def geneve(inner: bytes, kind: int = BRIDGED, options: bytes = b"", vni: int = 7) -> bytes:
+    """Geneve around an Ethernet frame, or an IP packet with `kind` its ethertype; options of whole words."""
+    return struct.pack(">BBHI", len(options) // 4, 0, kind, vni << 8) + options + inner
+
+
+def gre(inner: bytes, kind: int, bits: int = 0) -> bytes:
+    """GRE of that protocol, with the fields that its bits say."""
+    fields = sum(1 for bit in (CHECKSUM, KEY, SEQUENCE) if bits & bit)
+    return struct.pack(">HH", bits, kind) + b"\0\0\0\7" * fields + inner
+
+
+def erspan(frame: bytes, form: int, *, optional: bool = False) -> bytes:
+    """ERSPAN of type 1, 2 or 3 in GRE; `optional`: with type 3's platform subheader."""
+    if form == 1:
+        return gre(frame, ERSPAN)
+    if form == 2:
+        return gre(struct.pack(">HHI", 1 << 12 | 100, 5, 9) + frame, ERSPAN, SEQUENCE)
+    head = struct.pack(">HHIHH", 2 << 12 | 100, 5, 77, 0, optional) + bytes(8 * optional)
+    return gre(head + frame, ERSPAN3, SEQUENCE)
+
+
 def batch(frames: Sequence[Frame], filler: int = 0xAA) -> Frames:
     """Frames as a tap gives them: one after the other, with 80 bytes of `filler` before, between and after them."""
     gap = bytes([filler]) * 80

@@ -12,9 +12,11 @@ from tests.meter.stories import CLIENT, DB, SHOP, WEB, Talk, at, check_accounts,
 from adumbra.emulate.paths import paths_of
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import SIMULATED, EmulatedNetwork, EmulatedVm
+from adumbra.metering import PacketMetering, Watch
 from adumbra.schema.metrics import BY_NAME
-from adumbra.schema.records import MetricBatch, Origin
+from adumbra.schema.records import Accounts, MetricBatch, Origin
 from adumbra.schema.sizing import Machine
+from adumbra.schema.sources import Layer
 from adumbra.schema.spec import expand_vms
 from adumbra.shadow import Shadow
 from adumbra.tap.replay import PcapReplay
@@ -23,19 +25,23 @@ VMS = expand_vms(SHOP)
 BROKEN = ethernet(b"\x45" + bytes(5))
 
 
-def make_shadow(hash_seed: int = 0) -> Shadow:
+def make_shadow() -> Shadow:
     paths, priors = paths_of(SHOP), bundled_priors()
     machine = Machine(cpu_cores=2, memory_gb=8, bandwidth_mbps=1000, storage_gb=50)
     emulated = [EmulatedVm(vm.name, priors.prior(vm.role), machine, paths[vm.subnet]) for vm in VMS]
-    return Shadow(SHOP, VMS, EmulatedNetwork(emulated, 5), hash_seed=hash_seed)
+    return Shadow(SHOP, VMS, EmulatedNetwork(emulated, 5))
 
 
-def followed(path: Path, shadow: Shadow | None = None) -> tuple[list[MetricBatch], Shadow]:
-    shadow = shadow or make_shadow()
+def watch(hash_seed: int = 0, layer: Layer = Layer.AUTO) -> Watch:
+    return Watch(SHOP, VMS, layer, hash_seed=hash_seed)
+
+
+def followed(path: Path, what: Watch | None = None) -> tuple[list[MetricBatch], Accounts]:
     with PcapReplay(path) as source:
-        batches = list(shadow.run(source))
-        check_accounts(shadow.accounts(source), shadow.accounts(source).offered)
-    return batches, shadow
+        metering = PacketMetering(what or watch(), source)
+        batches = list(make_shadow().run(metering))
+        check_accounts(metering.accounts(), metering.accounts().offered)
+    return batches, metering.accounts()
 
 
 def column(batches: list[MetricBatch], name: str, vm: str = "web") -> dict[int, float]:
@@ -87,27 +93,24 @@ def test_round_trips_are_simulated_only_where_one_side_is_seen(tmp_path: Path) -
 
 def test_the_same_capture_gives_the_same_metrics_whatever_the_hash_seed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pcap", conversations())
-    one, other = followed(path)[0], followed(path, make_shadow(hash_seed=2**61 + 1))[0]
+    one, other = followed(path)[0], followed(path, watch(hash_seed=2**61 + 1))[0]
     for name in BY_NAME:
         left, right = (np.concatenate([each.columns[name] for each in batches]) for batches in (one, other))
         assert np.array_equal(left, right, equal_nan=True), name
 
 
 def test_a_capture_without_traffic_gives_nothing(tmp_path: Path) -> None:
-    batches, shadow = followed(write(tmp_path / "a.pcap", []))
+    batches, accounts = followed(write(tmp_path / "a.pcap", []))
     assert batches == []
-    assert shadow.meter.accounts().offered == 0
+    assert accounts.offered == 0
 
 
 def test_frames_that_were_dropped_before_the_tap_are_missed_packets(tmp_path: Path) -> None:
     packet = datagram(0, CLIENT, WEB).data
     parts = [section(), interface(resolution=9), enhanced(at(0.5), packet, dropped=3), enhanced(at(1.5), packet, dropped=4)]
-    batches, shadow = followed(write(tmp_path / "a.pcapng", b"".join(parts)))
+    batches, accounts = followed(write(tmp_path / "a.pcapng", b"".join(parts)))
     assert sum(column(batches, "missed_packets").values()) == 7
-    with PcapReplay(tmp_path / "a.pcapng") as source:
-        for _ in source:
-            pass
-        assert shadow.accounts(source).losses.dropped == 7
+    assert accounts.losses.dropped == 7
 
 
 def test_drops_that_are_told_at_the_end_of_the_capture_are_missed_packets(tmp_path: Path) -> None:
@@ -119,10 +122,10 @@ def test_drops_that_are_told_at_the_end_of_the_capture_are_missed_packets(tmp_pa
 
 def test_a_second_source_tells_of_its_own_drops(tmp_path: Path) -> None:
     packet = datagram(0, CLIENT, WEB).data
-    shadow, told = make_shadow(), []
+    told = []
     for second, dropped in ((0.5, 8), (20.5, 3)):
         content = section() + interface(resolution=9) + enhanced(at(second), packet, dropped=dropped)
-        batches, _ = followed(write(tmp_path / "a.pcapng", content), shadow)
+        batches, _ = followed(write(tmp_path / "a.pcapng", content))
         told.append(sum(column(batches, "missed_packets").values()))
     assert told == [8, 3]
 
@@ -132,12 +135,8 @@ def test_malformed_frames_and_a_cut_are_told(tmp_path: Path) -> None:
         tmp_path / "a.pcap", [datagram(0.5, CLIENT, WEB), Frame(at(1), BROKEN), datagram(1.5, CLIENT, WEB)]
     ).read_bytes()
     path = write(tmp_path / "cut.pcap", content[:-5])
-    batches, shadow = followed(path)
+    batches, accounts = followed(path)
     assert column(batches, "missed_packets", "db") == {0: 1}
-    with PcapReplay(path) as source:
-        for _ in source:
-            pass
-        accounts = shadow.accounts(source)
     assert accounts.outcomes["ip_truncated"] == 1
     assert accounts.losses.ended == "the capture is cut off in the middle of a packet"
     assert accounts.losses.unread_bytes > 0

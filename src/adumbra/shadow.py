@@ -1,4 +1,4 @@
-"""One network's shadow: its stages wired in order, from raw frames to metric batches. Stores nothing, reads no clock."""
+"""One network's shadow: what its emulated VMs make of the traffic that was metered. Stores nothing, reads no clock."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adumbra.decode.packets import Decoder
-from adumbra.meter.attribute import Attribution
-from adumbra.meter.intervals import Meter, MeterSettings
+from adumbra.metering import Metering
 from adumbra.schema.metrics import BY_NAME
-from adumbra.schema.records import NANOSECONDS, Accounts, Intervals, Losses, MetricBatch
+from adumbra.schema.records import NANOSECONDS, Intervals, MetricBatch
 from adumbra.schema.spec import NetworkSpec, Vm
-from adumbra.tap.protocol import Source
 
 
 class Emulator(Protocol):
@@ -24,47 +21,17 @@ class Emulator(Protocol):
 
 
 class Shadow:
-    """A network's stages, ready to follow one source at a time.
+    """A network's emulated VMs, ready to follow one source at a time, metered in this process or in workers."""
 
-    `hash_seed` keys the meter's tables: one that senders of traffic can't know keeps them from crafting collisions. It
-    changes no result.
-    """
-
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        vms: Sequence[Vm],
-        emulator: Emulator,
-        settings: MeterSettings | None = None,
-        hash_seed: int = 0,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, vms: Sequence[Vm], emulator: Emulator) -> None:
         self.spec = spec
         self.vms = tuple(vm.name for vm in vms)
-        self.attribution = Attribution(spec, vms)
-        self.meter = Meter(len(vms), spec.interval_ns, settings, hash_seed)
         self.emulator = emulator
-        self._dropped = 0
 
-    def run(self, source: Source) -> Iterator[MetricBatch]:
+    def run(self, metering: Metering) -> Iterator[MetricBatch]:
         """Follows a source until it ends; gives the metrics of intervals once they are closed."""
-        decoder = Decoder()
-        self._dropped = 0
-        for frames in source:
-            packets = self.attribution.assign(decoder.decode(frames))
-            for intervals in self.meter.add(packets):
-                yield self._emulate(intervals, source.name)
-            self._note_drops(source.losses())
-        self._note_drops(source.losses())  # a capture may tell of drops behind its last packet
-        for intervals in self.meter.finish():
-            yield self._emulate(intervals, source.name)
-
-    def accounts(self, source: Source) -> Accounts:
-        """Where each of the source's frames went, so far."""
-        return self.meter.accounts(source.losses())
-
-    def _note_drops(self, losses: Losses) -> None:
-        self.meter.miss(losses.dropped - self._dropped)
-        self._dropped = losses.dropped
+        for intervals in metering:
+            yield self._emulate(intervals, metering.name)
 
     def _emulate(self, intervals: Intervals, source: str) -> MetricBatch:
         simulated = self.emulator.emulate(intervals)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.captures import ACK, IPV4, IPV6, PSH, SYN, Frame, batch, ethernet, ip, tcp, udp
+from tests.captures import ACK, IPV4, IPV6, PSH, SYN, Frame, batch, ethernet, geneve, gre, ip, tcp, udp, vxlan
 
 from adumbra.decode.packets import LINK_TYPES, Decoder
-from adumbra.schema.records import Outcome, Packets
+from adumbra.schema.records import Link, Outcome, Packets
 
-PARSED, NOT_IP, UNKNOWN, LINK_CUT, IP_CUT, BROKEN = Outcome
+PARSED, NOT_IP, UNKNOWN, LINK_CUT, IP_CUT, BROKEN, ELSEWHERE = Outcome
 A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::ffff:2"
 SEGMENT = tcp(40000, 80, PSH | ACK, 1000, 2000, b"hello")
 DATAGRAM = udp(53, 40000, b"answer")
@@ -41,24 +41,9 @@ def one(data: bytes, link: int = 1, length: int | None = None) -> Row:
 
 
 def blank(outcome: Outcome) -> Row:
-    zero = dict.fromkeys(
-        (
-            "version",
-            "protocol",
-            "src_hi",
-            "src_lo",
-            "dst_hi",
-            "dst_lo",
-            "src_port",
-            "dst_port",
-            "flags",
-            "seq",
-            "ack",
-            "ip_bytes",
-        ),
-        0,
-    )
-    return {"time_ns": 77, "outcome": outcome, "payload_bytes": -1} | zero
+    none = {"time_ns": 77, "payload_bytes": -1, "inner_at": -1}
+    columns = [f.name for f in fields(Packets) if f.name not in {"src_vm", "dst_vm"}]
+    return dict.fromkeys(columns, 0) | none | {"outcome": outcome}
 
 
 def packet(src: str, dst: str, protocol: int, ip_bytes: int, **transport: int) -> Row:
@@ -68,7 +53,8 @@ def packet(src: str, dst: str, protocol: int, ip_bytes: int, **transport: int) -
     return blank(PARSED) | {"version": source.version, "protocol": protocol, "ip_bytes": ip_bytes} | ends | transport
 
 
-SEGMENT_COLUMNS = {"src_port": 40000, "dst_port": 80, "flags": PSH | ACK, "seq": 1000, "ack": 2000, "payload_bytes": 5}
+SEGMENT_COLUMNS = {"src_port": 40000, "dst_port": 80, "flags": PSH | ACK, "seq": 1000, "ack": 2000, "window": 65535}
+SEGMENT_COLUMNS["payload_bytes"] = 5
 WANT_TCP4 = packet(A4, B4, 6, 45, **SEGMENT_COLUMNS)
 WANT_TCP6 = packet(A6, B6, 6, 65, **SEGMENT_COLUMNS)
 WANT_UDP4 = packet(A4, B4, 17, 34, src_port=53, dst_port=40000, payload_bytes=6)
@@ -158,6 +144,9 @@ LINKS = {
     "SLL cut": (113, sll(IPV4, b"")[:15], blank(LINK_CUT)),
     "SLL2": (276, sll2(IPV6, TCP6), WANT_TCP6),
     "SLL2 cut": (276, sll2(IPV4, b"")[:19], blank(LINK_CUT)),
+    "VXLAN's endpoint": (Link.VXLAN, vxlan(ethernet(TCP4)), WANT_TCP4),
+    "Geneve's endpoint": (Link.GENEVE, geneve(TCP6, IPV6), WANT_TCP6),
+    "GRE's endpoint": (Link.GRE, gre(TCP4, IPV4), WANT_TCP4),
     "a link type that isn't decoded": (105, ethernet(TCP4), blank(UNKNOWN)),
 }
 
@@ -181,7 +170,7 @@ def head4(ihl: int = 5, total: int = 45, fragment: int = 0, protocol: int = 6, o
     return struct.pack(">BBHHHBBH", 4 << 4 | ihl, 0, total, 9, fragment, 64, protocol, 0) + ends + options
 
 
-BARE, BARE_COLUMNS = tcp(1, 2, ACK), {"src_port": 1, "dst_port": 2, "flags": ACK, "payload_bytes": 0}
+BARE, BARE_COLUMNS = tcp(1, 2, ACK), {"src_port": 1, "dst_port": 2, "flags": ACK, "window": 65535, "payload_bytes": 0}
 CHUNK = struct.pack(">HHII", 36412, 2905, 0, 0) + bytes(8)
 IPV4_CASES = {
     "options": (v4(head4(15, 85, options=b"\1" * 40), SEGMENT), WANT_TCP4 | {"ip_bytes": 85}),
@@ -306,10 +295,45 @@ def test_columns_at_their_bounds(flags: int) -> None:
     top = (1 << 32) - 1
     data = ethernet(ip("255.255.255.255", "0.0.0.0", 6, tcp(65535, 0, flags, top, top)))
     want = packet("255.255.255.255", "0.0.0.0", 6, 40, src_port=65535, flags=flags, seq=top, ack=top, payload_bytes=0)
-    assert one(data) == want
+    assert one(data) == want | {"window": 65535}
     all_ones = "ffff:" * 7 + "ffff"
     got = one(ethernet(ip(all_ones, "::", 17, udp(1, 2))))
     assert got == packet(all_ones, "::", 17, 48, src_port=1, dst_port=2, payload_bytes=0)
+
+
+STAMPS = bytes.fromhex("080a0000000a0000000b")
+NOP, SACK, MSS, SACK_OK = b"\1", bytes([5, 10]) + bytes(8), bytes([2, 4, 5, 180]), bytes([4, 2])
+OPTIONS = {
+    "as data segments have it": (NOP * 2 + STAMPS, True),
+    "before the padding": (STAMPS + b"\0\0", True),
+    "as SYNs have it": (MSS + SACK_OK + STAMPS + NOP + bytes([3, 3, 7]), True),
+    "behind selective acknowledgements": (NOP * 2 + SACK + NOP * 2 + STAMPS, True),
+    "at the very end": (NOP * 30 + STAMPS, True),
+    "none": (MSS, False),
+    "behind the end of the options": (b"\0\0" + STAMPS, False),
+    "of another length": (NOP * 2 + b"\x08\x06" + bytes(8), False),
+    "behind an option of length 0": (bytes([30, 0]) + STAMPS, False),
+    "behind an option of length 1": (bytes([30, 1]) + STAMPS, False),
+    "behind an option that leads beyond": (bytes([30, 40]) + STAMPS, False),
+    "cut by the header's end": (NOP * 2 + STAMPS[:2], False),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_timestamps(name: str) -> None:
+    options, there = OPTIONS[name]
+    options += b"\0" * (-len(options) % 4)
+    stamped = {"ts_value": 10, "ts_echo": 11} if there else {"ts_value": 0, "ts_echo": 0}
+    behind = STAMPS + b"\0\0"  # a payload is no option
+    segment = tcp(40000, 80, PSH | ACK, 1000, 2000, behind, options)
+    got = one(ethernet(ip(A4, B4, 6, segment)))
+    assert got == packet(A4, B4, 6, 20 + len(segment), **SEGMENT_COLUMNS | stamped | {"payload_bytes": 12})
+    whole = ethernet(ip(A4, B4, 6, segment))
+    last = 54 + options.find(STAMPS) + 10 if there else 0
+    for cut in range(54, len(whole)):
+        got = one(whole[:cut], length=len(whole))
+        assert (got["ts_value"], got["ts_echo"]) == ((10, 11) if there and cut >= last else (0, 0)), cut
+        assert got["payload_bytes"] == 12
 
 
 def test_a_batch_leaves_nothing_behind_for_the_next() -> None:
@@ -327,4 +351,4 @@ def test_outcomes_are_numbered_as_the_kernel_numbers_them() -> None:
     from adumbra.decode import kernels
 
     assert [getattr(kernels, outcome.name) for outcome in Outcome] == list(Outcome)
-    assert np.uint8(len(Outcome)) == 6
+    assert np.uint8(len(Outcome)) == 7

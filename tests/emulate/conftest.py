@@ -38,7 +38,7 @@ def make_intervals(
     return Intervals(
         interval_ns=round(length_s * SECOND),
         start_ns=start_ns,
-        columns={name: np.array(np.broadcast_to(np.asarray(value, np.int64), shape)) for name, value in given.items()},
+        columns={name: np.array(np.broadcast_to(_whole(value), shape)) for name, value in given.items()},
         one_sided=np.array(np.broadcast_to(np.asarray(one_sided, np.bool_), shape)),
         requests=Requests(
             time_ns=np.array([t for _, t in rows], np.int64),
@@ -46,6 +46,12 @@ def make_intervals(
             opens=np.zeros(len(rows), np.bool_),
         ),
     )
+
+
+def _whole(value: Any) -> Any:
+    """Counts as int64, unless one of them isn't told (NaN)."""
+    given = np.asarray(value)
+    return given if np.isnan(given.astype(np.float64)).any() else given.astype(np.int64)
 
 
 def make_prior(**figures: Any) -> RolePrior:

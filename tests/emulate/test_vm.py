@@ -21,6 +21,8 @@ from adumbra.schema.sizing import RESOURCES, Machine
 SECOND = 1_000_000_000
 MB = 1_000_000
 
+NAN = float("nan")
+
 
 def run(vms, intervals, seed=1):
     return EmulatedNetwork(vms, seed).emulate(intervals)
@@ -252,6 +254,38 @@ def test_where_only_syns_are_seen_each_brings_what_the_role_expects(intervals_of
     answered = run(network, intervals_of([[[]]] * 3, traffic, one_sided=False))
     assert column(answered, "storage_ops") == [0] * 3
     assert np.isnan(column(answered, "rtt_ms_p50")).all()
+
+
+def test_scans_are_no_demand(intervals_of, vm_of, prior_of):
+    prior = prior_of(request_s=0.001, connection_s=0.001, byte_in_s=1e-6, storage={"ops_per_request": 1})
+    clients = {"connections_attempted": 10, "rx_bytes": 600, "rx_packets": 10}
+    scanned = {"connections_attempted": 510, "rx_bytes": 30_600, "rx_packets": 510}
+    scans = {"connections_scanned": 500, "scan_bytes": 30_000}
+    quiet = run([vm_of(prior=prior)], intervals_of([[[]]], clients, one_sided=True))
+    noisy = run([vm_of(prior=prior)], intervals_of([[[]]], {**scanned, **scans}, one_sided=True))
+    for name in SIMULATED:
+        np.testing.assert_allclose(noisy[name], quiet[name], err_msg=name)
+    blind = run([vm_of(prior=prior)], intervals_of([[[]]], scanned, one_sided=True))
+    assert sum(column(blind, "storage_ops")) == 510
+
+
+@pytest.mark.parametrize(
+    ("told", "want"),
+    [
+        ({"connections_attempted": 20}, 60),
+        ({"connections_attempted": NAN, "rx_bytes": 100_000, "tx_bytes": 4_000_000}, 200),
+        ({"connections_attempted": 20, "rx_bytes": 100_000, "tx_bytes": 4_000_000}, 200),  # 20 connections, kept open
+        ({"connections_attempted": NAN, "rx_bytes": 100_000, "tx_bytes": 0}, 0),
+        ({"connections_attempted": NAN, "rx_bytes": NAN, "tx_bytes": NAN, "rx_packets": NAN}, 0),
+    ],
+)
+def test_requests_that_a_source_cannot_tell_are_taken_from_what_it_tells(intervals_of, vm_of, prior_of, told, want):
+    """Three requests a connection, 500 bytes each, answered by 20,000: whichever of connections and bytes makes more."""
+    unseen = {"requests_per_connection": 3, "request_bytes": 500, "response_bytes": 20_000}
+    prior = prior_of(request_s=1e-6, unseen=unseen, storage={"ops_per_request": 1})
+    out = run([vm_of(prior=prior)], intervals_of([[[]]], {"requests": NAN, **told}))
+    assert column(out, "storage_ops") == [want]
+    assert np.isnan(column(out, "rtt_ms_p50")).all()  # two-sided: what isn't known isn't simulated
 
 
 def test_half_hidden_connections_that_bring_requests_are_no_would_be_ones(intervals_of, vm_of, prior_of):

@@ -36,6 +36,12 @@ def test_use_is_in_the_resources_unit_and_gaps_stay_gaps(resource: str, columns:
     assert (got.resource, got.vms, got.step_s) == (resource, ("web-1",), 5.0)
 
 
+def test_scans_need_no_bandwidth():
+    got = panel(series(rx_bytes=[625e3, 625e3, 625e3, NAN], tx_bytes=[0.0, 0.0, 1.25e6, 0.0], scan_bytes=[0.0, 312.5e3, 9e9, 1.0]),
+                "bandwidth_mbps")  # fmt: skip
+    np.testing.assert_allclose(got.values, [[1.0, 0.5, 2.0, 0.0]])
+
+
 def test_what_no_machine_can_use_is_a_gap():
     got = panel(series(cpu_seconds=[-1.0, float("inf"), 5.0]), "cpu_cores")
     np.testing.assert_array_equal(got.values, [[NAN, NAN, 1.0]])

@@ -10,6 +10,7 @@ import numpy as np
 
 from adumbra.decode.packets import empty_packets
 from adumbra.meter.intervals import Meter, MeterSettings
+from adumbra.meter.summary import Summary
 from adumbra.schema.records import Packets
 
 BATCH = 8192
@@ -37,17 +38,17 @@ def syns(first: int, count: int, per_second: int) -> Packets:
 def main(total: int, per_second: int, most: int) -> None:
     meter = Meter(1, 1_000_000_000, MeterSettings(max_connections=most))
     list(meter.add(syns(-1000, 1000, per_second)))
-    before = peak_mb()
+    summary, before = Summary(1), peak_mb()
     sums = dict.fromkeys(("rx_packets", "connections_attempted", "connections_failed", "missed_packets", "peers"), 0)
     for first in range(0, total, BATCH):
-        for closed in meter.add(syns(first, min(BATCH, total - first), per_second)):
+        for closed in map(summary.intervals, meter.add(syns(first, min(BATCH, total - first), per_second))):
             for name in sums:
                 sums[name] += int(closed.columns[name].sum())
-    for closed in meter.finish():
+    for closed in map(summary.intervals, meter.finish()):
         for name in sums:
             sums[name] += int(closed.columns[name].sum())
     accounts = meter.accounts()
-    told = {name: getattr(accounts, name) for name in ("offered", "attributed", "untracked", "late", "uncounted")}
+    told = {name: getattr(accounts, name) for name in ("offered", "attributed", "untracked", "late", "uncounted", "evicted_attempts")}
     print(json.dumps({**sums, **told, "more_mb": peak_mb() - before}))  # noqa: T201
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,6 +14,7 @@ from tests.captures import ACK, FIN, PSH, RST, SYN, Frame, batch, ethernet, ip, 
 from adumbra.decode.packets import Decoder
 from adumbra.meter.attribute import Attribution
 from adumbra.meter.intervals import Meter, MeterSettings
+from adumbra.meter.summary import Summary
 from adumbra.schema.records import NANOSECONDS, Accounts, Intervals
 from adumbra.schema.spec import NetworkSpec, expand_vms, parse_spec
 
@@ -122,6 +124,18 @@ class Talk:
         return self.fin(second).fin(second + 0.01, by_client=False).ack(second + 0.02)
 
 
+def segment(
+    second: float, ends: tuple[str, int, str, int], flags: int, seq: int, ack: int, size: int = 0, *, window: int = 65535,
+    stamps: tuple[int, int] | None = None,
+) -> Frame:  # fmt: skip
+    """A TCP segment from (address, port) to (address, port), with a window and timestamps (value, echo) of its own."""
+    src, sport, dst, dport = ends
+    options = b"" if stamps is None else struct.pack(">BBBBII", 1, 1, 8, 10, *stamps)
+    content = bytearray(tcp(sport, dport, flags, seq, ack, b"x" * size, options))
+    content[14:16] = struct.pack(">H", window)
+    return Frame(at(second), ethernet(ip(src, dst, 6, bytes(content))))
+
+
 def datagram(second: float, src: str, dst: str, sport: int = 5000, dport: int = 53, size: int = 30) -> Frame:
     return Frame(at(second), ethernet(ip(src, dst, 17, udp(sport, dport, b"d" * size))))
 
@@ -186,17 +200,19 @@ def collect(vms: tuple[str, ...], given: Iterable[Intervals], accounts: Accounts
 
 def observe(
     frames: Sequence[Frame], spec: NetworkSpec = SHOP, settings: MeterSettings | None = None, cuts: Sequence[int] = (),
-    *, in_order: bool = True,
+    *, in_order: bool = True, seed: int = 7,
 ) -> Seen:  # fmt: skip
     """Meters frames, sorted by time unless told otherwise, in batches that end at `cuts`."""
     rows = sorted(frames, key=lambda frame: frame.time_ns) if in_order else list(frames)
     vms = expand_vms(spec)
-    meter, attribution, decoder = Meter(len(vms), spec.interval_ns, settings, seed=7), Attribution(spec, vms), Decoder()
+    meter, attribution, decoder = Meter(len(vms), spec.interval_ns, settings, seed, [vm.ports for vm in vms]), Attribution(spec, vms), Decoder()
+    summary = Summary(len(vms))
     given: list[Intervals] = []
     edges = [0, *sorted(cuts), len(rows)]
     for begin, end in pairwise(edges):
-        given.extend(meter.add(attribution.assign(decoder.decode(batch(rows[begin:end])))))
-    given.extend(meter.finish())
+        packets = attribution.assign(decoder.decode(batch(rows[begin:end])))
+        given.extend(map(summary.intervals, meter.add(packets)))
+    given.extend(map(summary.intervals, meter.finish()))
     seen = collect(tuple(vm.name for vm in vms), given, meter.accounts())
     check_accounts(seen.accounts, len(rows))
     return seen

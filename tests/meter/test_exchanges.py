@@ -7,7 +7,7 @@ import pytest
 from tests.captures import Frame
 from tests.meter.stories import CLIENT, DB, SIX, WEB, Talk, datagram, observe
 
-from adumbra.meter.intervals import cell_quantiles
+from adumbra.meter.summary import cell_quantiles
 
 
 def opened() -> tuple[list[Frame], Talk]:
@@ -75,18 +75,10 @@ def test_a_retransmission_counts_and_asks_nothing_again(by_client: bool) -> None
 
 def test_what_overlaps_but_goes_further_is_new() -> None:
     frames, talk = opened()
-    talk.asks(0.1, 100).repeats(0.2, 150, 50, by_client=True)
+    talk.asks(0.1, 100).replies(0.15).repeats(0.2, 150, 50, by_client=True)
     seen = observe(frames)
-    assert seen.total("retransmitted_packets") == 0
-    assert seen.total("requests") == 1
-
-
-def test_a_segment_that_fills_a_hole_passes_for_a_retransmission() -> None:
-    frames, talk = opened()
-    talk.asks(0.1, 100)
-    talk.next_client += 1448  # lost before the tap
-    talk.asks(0.2, 1448).repeats(0.4, 1448, 2896, by_client=True)
-    assert observe(frames).total("retransmitted_packets") == 1
+    assert seen.total("retransmitted_packets") == 1  # a part of it had been seen, as tshark has it too
+    assert seen.total("requests") == 2
 
 
 @pytest.mark.parametrize(("size", "back"), [(0, 1), (1, 1)])

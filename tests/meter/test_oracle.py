@@ -15,6 +15,7 @@ from tests.meter.test_time import busy
 from adumbra.decode.packets import Decoder
 from adumbra.meter.attribute import Attribution
 from adumbra.meter.intervals import Meter, MeterSettings
+from adumbra.meter.summary import Summary
 from adumbra.schema.addresses import address_of
 from adumbra.schema.records import Intervals
 from adumbra.schema.spec import NetworkSpec, expand_vms, parse_spec
@@ -30,11 +31,12 @@ MICROSECOND_MS = 0.001
 def metered(path: Path, spec: NetworkSpec, settings: MeterSettings | None = None) -> Seen:
     vms = expand_vms(spec)
     meter, attribution, decoder = Meter(len(vms), spec.interval_ns, settings), Attribution(spec, vms), Decoder()
+    summary = Summary(len(vms))
     given: list[Intervals] = []
     with PcapReplay(path) as source:
         for frames in source:
-            given.extend(meter.add(attribution.assign(decoder.decode(frames))))
-        given.extend(meter.finish())
+            given.extend(map(summary.intervals, meter.add(attribution.assign(decoder.decode(frames)))))
+        given.extend(map(summary.intervals, meter.finish()))
         seen = collect(tuple(vm.name for vm in vms), given, meter.accounts(source.losses()))
     check_accounts(seen.accounts, seen.accounts.offered)
     return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from tests.meter.stories import (
 from adumbra.decode.packets import Decoder
 from adumbra.meter.attribute import Attribution
 from adumbra.meter.intervals import Meter, MeterSettings
+from adumbra.meter.summary import Summary
+from adumbra.meter.tally import Tally
 from adumbra.schema.records import Intervals
 from adumbra.schema.spec import expand_vms
 
@@ -48,15 +51,19 @@ class Hand:
         self.vms = expand_vms(self.spec)
         self.meter = Meter(len(self.vms), self.spec.interval_ns, settings)
         self.attribution, self.decoder = Attribution(self.spec, self.vms), Decoder()
+        self.summary = Summary(len(self.vms))
         self.given: list[Intervals] = []
 
     def add(self, *frames: Frame) -> list[float]:
         """Feeds a batch; gives the seconds of the intervals that it closed."""
-        closed = list(self.meter.add(self.attribution.assign(self.decoder.decode(batch(frames)))))
+        closed = list(self._summed(self.meter.add(self.attribution.assign(self.decoder.decode(batch(frames))))))
         return self._note(closed)
 
     def finish(self) -> list[float]:
-        return self._note(list(self.meter.finish()))
+        return self._note(list(self._summed(self.meter.finish())))
+
+    def _summed(self, tallies: Iterable[Tally]) -> Iterator[Intervals]:
+        return map(self.summary.intervals, tallies)
 
     def _note(self, closed: list[Intervals]) -> list[float]:
         self.given += closed
@@ -200,7 +207,7 @@ def test_malformed_frames_may_have_been_any_vms() -> None:
     for vm in seen.vms:
         assert seen.of("missed_packets", vm) == {1: 3, 3: 2}
     assert seen.accounts.outcomes == {
-        "parsed": 2, "not_ip": 1, "unknown_link": 1, "link_truncated": 1, "ip_truncated": 4, "ip_malformed": 0,
+        "parsed": 2, "not_ip": 1, "unknown_link": 1, "link_truncated": 1, "ip_truncated": 4, "ip_malformed": 0, "elsewhere": 0,
     }  # fmt: skip
     check_accounts(seen.accounts, 9)
 
@@ -397,6 +404,6 @@ def test_more_vms_than_a_ring_has_rows_for() -> None:
     for second in (0, 1, 2, 40, 41):
         for one in meter.add(attribution.assign(decoder.decode(batch([hit(second)])))):
             rows += len(one)
-            assert one.columns["rx_packets"].shape == (len(one), 60_000)
+            assert one.column("rx_packets").shape == (len(one), 60_000)
     rows += sum(len(one) for one in meter.finish())
     assert rows == 42

@@ -12,13 +12,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.captures import Frame, batch, corpus, ethernet, ip, pcap, pcapng, tcp, udp
+from tests.captures import (
+    BRIDGED,
+    IPV4,
+    IPV6,
+    KEY,
+    Frame,
+    batch,
+    corpus,
+    erspan,
+    ethernet,
+    geneve,
+    gre,
+    ip,
+    pcap,
+    pcapng,
+    tcp,
+    udp,
+    vxlan,
+)  # fmt: skip
 
 from adumbra.decode.packets import LINK_TYPES, Decoder
+from adumbra.decode.share import Share
 from adumbra.meter.attribute import Attribution
 from adumbra.meter.intervals import Meter, MeterSettings
 from adumbra.schema.errors import SourceError
-from adumbra.schema.records import Accounts, Frames
+from adumbra.schema.records import Accounts, Frames, Link
+from adumbra.schema.sources import Layer
 from adumbra.schema.spec import expand_vms, parse_spec
 from adumbra.tap.replay import PcapReplay
 
@@ -49,13 +69,20 @@ def balance(accounts: Accounts, offered: int) -> str:
     return ""
 
 
-def through(frames: Iterable[Frames]) -> tuple[int, str]:
+def through(frames: Iterable[Frames], layer: Layer = Layer.AUTO, share: Share | None = None) -> tuple[int, str]:
     """Decodes and meters all frames: how many there were, and what doesn't add up."""
-    meter, attribution, decoder = Meter(len(VMS), EVERYWHERE.interval_ns, SETTINGS), Attribution(EVERYWHERE, VMS), Decoder()
+    meter, attribution, decoder = (
+        Meter(len(VMS), EVERYWHERE.interval_ns, SETTINGS),
+        Attribution(EVERYWHERE, VMS),
+        Decoder(share),
+    )
     offered, begins = 0, []
     for one in frames:
         offered += len(one)
-        for closed in meter.add(attribution.assign(decoder.decode(one))):
+        packets = attribution.assign(decoder.decode(one))
+        while decoder.unwrap(one, packets, layer):
+            attribution.assign(packets)
+        for closed in meter.add(packets):
             begins += [int(closed.start_ns[0]), int(closed.start_ns[-1])]
     for closed in meter.finish():
         begins += [int(closed.start_ns[0]), int(closed.start_ns[-1])]
@@ -64,12 +91,16 @@ def through(frames: Iterable[Frames]) -> tuple[int, str]:
 
 
 def captures() -> list[dict[str, Any]]:
-    """Every capture of the corpora: its name, frames, what ended it early, and what doesn't add up."""
+    """Every capture of the corpora, in every layer: its name, frames, what ended it early, and what doesn't add up."""
     rows = []
     for path in corpus():
-        with PcapReplay(path) as source:
-            offered, wrong = through(source)
-            rows.append({"name": path.name, "frames": offered, "ended": source.losses().ended, "wrong": wrong})
+        wrongs = []
+        for layer in Layer:
+            with PcapReplay(path) as source:
+                offered, wrong = through(source, layer)
+                ended = source.losses().ended
+                wrongs.append(wrong)
+        rows.append({"name": path.name, "frames": offered, "ended": ended, "wrong": "".join(wrongs)})
     return rows
 
 
@@ -85,13 +116,24 @@ def whole_frames() -> list[Frame]:
     ]  # fmt: skip
     heads = {
         1: bytes.fromhex("020000000002020000000001810000010800"), 0: b"\2\0\0\0", 108: b"\0\0\0\2", 113: bytes(14) + b"\x08\0",
-        276: b"\x08\0" + bytes(18),
+        276: b"\x08\0" + bytes(18), Link.VXLAN: vxlan(ethernet(b"", IPV4)), Link.GENEVE: geneve(b"", IPV4, bytes(8)),
+        Link.GRE: gre(b"", IPV6),
     }  # fmt: skip
     wrapped = [Frame(0, ethernet(packet)) for packet in packets]
     for kind, head in ((0x8847, b"\0\1\1\x40"), (0x8864, b"\x11\0\0\1\0\x40\0\x21"), (60, bytes.fromhex("aaaa030000000800"))):
         wrapped += [Frame(0, ethernet(head + packet, kind)) for packet in packets]
     for link in LINK_TYPES:
         wrapped += [Frame(0, heads.get(link, b"") + packet, link=link) for packet in packets]
+    foreign = "203.0.113.9", "203.0.113.8"
+    for packet in packets:
+        frame, kind = ethernet(packet), IPV6 if packet[0] >> 4 == 6 else IPV4
+        for protocol, payload in (
+            (17, udp(9, 4789, vxlan(frame))), (17, udp(9, 8472, vxlan(packet, flags=12, named=1 if kind == IPV4 else 2))),
+            (17, udp(9, 6081, geneve(packet, kind, bytes(12)))), (47, gre(packet, kind, KEY)), (47, gre(frame, BRIDGED)),
+            (47, erspan(frame, 1)), (47, erspan(frame, 2)), (47, erspan(frame, 3, optional=True)), (4, packet), (41, packet),
+            (17, udp(9, 6081, geneve(ip(*foreign, 17, udp(9, 4789, vxlan(frame))), IPV4))),
+        ):  # fmt: skip
+            wrapped.append(Frame(0, ethernet(ip(*foreign, protocol, payload))))
     return wrapped
 
 
@@ -120,13 +162,15 @@ def broken(chance: random.Random, frames: list[Frame]) -> Frame:
 
 
 def mutations(seed: int, count: int) -> dict[str, Any]:
-    """Many broken frames, decoded and metered in batches, a thousand to a meter."""
+    """Many broken frames, decoded and metered in batches, a thousand to a meter, in any layer; by one worker or several."""
     chance, frames = random.Random(seed), whole_frames()
     told, wrongs = 0, set()
     for _ in range(0, count, 1000):
         made = sorted((broken(chance, frames) for _ in range(1000)), key=lambda f: f.time_ns + chance.randrange(2 * 10**10))
         step = chance.choice([1, 7, 100, 1000])
-        offered, wrong = through(batch(made[at : at + step]) for at in range(0, 1000, step))
+        share = Share(chance.randrange(3), 3, tuple(EVERYWHERE.cidrs)) if chance.random() < 0.5 else None
+        batches = (batch(made[at : at + step]) for at in range(0, 1000, step))
+        offered, wrong = through(batches, chance.choice(list(Layer)), share)
         told += offered
         wrongs.add(wrong)
     return {"frames": told, "wrong": sorted(wrongs)}
@@ -135,11 +179,12 @@ def mutations(seed: int, count: int) -> dict[str, Any]:
 def damaged_files(seed: int, count: int, folder: Path) -> dict[str, int]:
     """Whole capture files with bytes changed: they end early or are refused, and never fail otherwise."""
     chance, frames = random.Random(seed), whole_frames()
+    in_files = [frame for frame in frames if frame.link < 1 << 16]
     told = {"read": 0, "ended": 0, "refused": 0}
     path = folder / "damaged"
     for _ in range(count):
-        some = [broken(chance, frames) for _ in range(chance.randrange(1, 12))]
-        some = [Frame(f.time_ns % (1 << 32) * 1000, f.data, f.wire % (1 << 32), some[0].link) for f in some]
+        some = [broken(chance, in_files) for _ in range(chance.randrange(1, 12))]
+        some = [Frame(f.time_ns % (1 << 32) * 1000, f.data, f.wire % (1 << 32), some[0].link % (1 << 16)) for f in some]
         order, kind = chance.choice("<>"), chance.choice(["us", "ns", "modified", "pcapng"])
         content = bytearray(pcapng(some, order) if kind == "pcapng" else pcap(some, kind, order, some[0].link))
         for _ in range(chance.choice([0, 1, 3, 10])):

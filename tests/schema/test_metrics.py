@@ -44,7 +44,11 @@ def test_every_column_of_the_design_is_there_with_its_provenance() -> None:
         (Provenance.SIMULATED, SIMULATED),
     ):
         assert {name: BY_NAME[name].provenance for name in names} == dict.fromkeys(names, declared)
-    assert set(NAMES) - {*OBSERVED, *INFERRED, *SIMULATED} == {"connections_initiated"}
+    added = {  # beyond the design: decisions 2 and 7
+        "connections_initiated", "ack_ms_p50", "ack_ms_p99", "out_of_order_packets", "duplicate_acks", "zero_windows",
+        "connections_scanned", "scan_bytes", "sampling_error_ratio",
+    }  # fmt: skip
+    assert set(NAMES) - {*OBSERVED, *INFERRED, *SIMULATED} == added
 
 
 def test_names_are_unique_and_in_order() -> None:

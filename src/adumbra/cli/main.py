@@ -9,7 +9,7 @@ import sys
 import typer
 
 from adumbra import __version__
-from adumbra.cli import demo, learn, live, network, observe
+from adumbra.cli import demo, learn, live, mirror, network, observe
 from adumbra.schema.errors import AdumbraError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Sizes for the VMs of a virtual network before they boot, learned from the traffic meant for them.",
 )
 app.add_typer(network.app, name="network")
+app.add_typer(mirror.app, name="mirror")
 for module in (demo, network, observe, learn, live):
     module.register(app)
 

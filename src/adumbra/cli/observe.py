@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adumbra.cli.network import NameArgument
-from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
+from adumbra.cli.session import now_ns, stop_on_signal, workspace
+from adumbra.schema.sources import Layer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,15 +20,28 @@ if TYPE_CHECKING:
     from adumbra.service.observations import Observation
     from adumbra.service.workspace import Workspace
 
-SourceArgument = Annotated[str, typer.Argument(help="What to observe: pcap:FILE.", metavar="SOURCE")]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="What to observe: pcap:FILE, live:IFACE, vxlan:PORT, geneve:PORT, gre:, erspan:, netflow:PORT, sflow:PORT, "
+        "flowlog:FILE.",
+        metavar="SOURCE",
+    ),
+]
+LayerOption = Annotated[
+    Layer,
+    typer.Option("--layer", help="Of packets in tunnels: auto (the outermost that is the network's), outermost, innermost."),
+]
 _ALWAYS = frozenset({"  parsed", "    to or from the network's VMs"})
 _OUTCOMES = {
+    "elsewhere": "of other workers' shares",
     "not_ip": "not IP",
     "unknown_link": "of an unknown link type",
     "link_truncated": "cut off in the link header",
     "ip_truncated": "cut off in the IP header",
     "ip_malformed": "malformed IP",
 }
+_FLOW_KINDS = frozenset({"netflow", "ipfix", "sflow", "flowlog"})
 _ROWS_A_VM = 12
 _ROWS_SHOWN = 60
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -40,52 +54,82 @@ def register(root: typer.Typer) -> None:
     root.command("metrics")(metrics)
 
 
-def observe(
+def observe(  # noqa: PLR0917 - options of a command
     name: NameArgument,
     source: SourceArgument,
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop where the source ends (a file always does).")] = False,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Stop once nothing came for 5 s (a file just ends).")
+    ] = False,
+    for_: Annotated[str | None, typer.Option("--for", help="Stop after so long, such as 10m.", metavar="TIME")] = None,
+    layer: LayerOption = Layer.AUTO,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that share a capture or a live interface.")] = 1,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Let a source's traffic pass the network's shadow, and keep the metrics."""
+    """Let a source's traffic pass the network's shadow, and keep the metrics. ^C ends a source that goes on, in good order."""
+    from adumbra.schema.units import parse_duration_s
     from adumbra.service import observations
 
-    del until_idle
-    with workspace() as opened, progress_bar(f"observing {source}") as tell:
-        observation = observations.observe(opened, name, source, now_ns, tell)
+    for_s = asked(parse_duration_s, for_, "--for") if for_ is not None else None
+    goes_on = observations.goes_on(source)
+    with workspace() as opened, progress_bar(f"observing {source}") as tell, stop_on_signal(goes_on) as stopped:
+        options = observations.ObserveOptions(layer, workers, for_s, until_idle, stopped, lambda: _say_ready(source))
+        observation = observations.observe(opened, name, source, now_ns, tell, options=options)
     show(output, observation.to_dict(), lambda: accounts_table(observation))
 
 
-def accounts_table(observation: Observation) -> RenderableType:
-    """Where every frame of an observation went."""
-    from adumbra.schema.units import format_duration
+def _say_ready(source: str) -> None:
+    say(f"observing {source}; ^C ends it, and keeps what was seen")
 
+
+def accounts_table(observation: Observation) -> RenderableType:
+    """Where every frame, or flow, of an observation went."""
     accounts = observation.accounts
     parts = {
         "  parsed": accounts.parsed,
         "    to or from the network's VMs": accounts.attributed,
         "    to or from other addresses of the network": accounts.unclaimed,
         "    foreign": accounts.foreign,
-        **{f"  {_OUTCOMES[name]}": count for name, count in accounts.outcomes.items() if name != "parsed"},
+        **{f"  {_OUTCOMES.get(name, name)}": count for name, count in accounts.outcomes.items() if name != "parsed"},
         "too late for their interval": accounts.late,
         "not tracked, the connection table being full": accounts.untracked,
         "TCP header not readable": accounts.transport_unread,
         "peers, requests or times left out, their tables being full": accounts.uncounted,
+        "attempts by scanners, or background radiation": accounts.scanned_attempts,
+        "attempts that gave way in a full connection table": accounts.evicted_attempts,
+        **{f"exports: {name.replace('_', ' ')}": count for name, count in accounts.exports.items()},
+        "turned away by the source's own filter": accounts.losses.filtered,
         "dropped before the tap": accounts.losses.dropped,
         "bytes that could not be read": accounts.losses.unread_bytes,
     }
     rows = [("offered by the source", f"{accounts.offered:,}")]
     rows += [(text, f"{count:,}") for text, count in parts.items() if count or text in _ALWAYS]
+    unit = "flows" if observation.source.partition(":")[0] in _FLOW_KINDS else "packets"
+    return table_of(f"{observation.network} observed {observation.source}", (unit, "count"), rows, _told(observation))
+
+
+def _told(observation: Observation) -> str:
+    """What came of an observation, in words."""
+    from adumbra.schema.units import format_duration
+
+    accounts = observation.accounts
     length_s = ((observation.end_ns or 0) - (observation.start_ns or 0)) / 1e9
-    told = f"{observation.intervals:,} intervals stored, {format_duration(length_s)} in all" if observation.intervals else (
-        "no interval stored: no packet of the source could be read"
-    )  # fmt: skip
+    told = [f"{observation.intervals:,} intervals stored, {format_duration(length_s)} in all"]
+    if not observation.intervals:
+        told = ["no interval stored" + ("" if accounts.parsed else ": nothing that the source gave could be read")]
     if observation.replaced:
-        told += f"; {observation.replaced:,} rows were observed before, and are replaced"
+        told.append(f"{observation.replaced:,} rows were observed before, and are replaced")
     if accounts.losses.ended:
-        told += f"; {accounts.losses.ended}"
-    if observation.intervals and not accounts.attributed:
-        told += "; no packet was to or from this network's VMs: check the spec's addresses, or map old ones with `donors`"
-    return table_of(f"{observation.network} observed {observation.source}", ("packets", "count"), rows, told)
+        told.append(accounts.losses.ended)
+    if accounts.losses.freezes:
+        told.append(f"the ring was full {accounts.losses.freezes:,} times; share the interface with --workers")
+    if accounts.scanners:
+        told.append(f"{accounts.scanners:,} sources scan: what they send is kept out of the demand")
+    if observation.one_sided:
+        names = ", ".join(observation.one_sided[:5]) + (", ..." if len(observation.one_sided) > 5 else "")
+        told.append(f"only one direction was seen of {names}: nobody answers, or the answers pass elsewhere")
+    if accounts.parsed and not accounts.attributed:
+        told.append("nothing was to or from this network's VMs: check the spec's addresses, or map old ones with `donors`")
+    return "; ".join([*told, *observation.notes])
 
 
 def metrics(

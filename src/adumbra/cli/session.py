@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 def now_ns() -> int:
     """The time, in ns since the epoch."""
     return time.time_ns()
+
+
+@contextmanager
+def stop_on_signal(wanted: bool = True) -> Iterator[Callable[[], bool]]:
+    """Whether ^C or SIGTERM came, for work that ends in good order by itself; a second one ends it at once."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        del frame
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)} if wanted else {}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

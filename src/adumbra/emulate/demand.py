@@ -5,7 +5,7 @@ Service times and arrivals that weren't seen are drawn per request in kernels.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +51,9 @@ NEEDED: tuple[str, ...] = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets",
     "connections_attempted", "connections_initiated", "connections_active",
 )  # fmt: skip
-"""The columns of Intervals that demand follows from."""
+"""The columns of Intervals that demand follows from. What they don't tell (NaN) counts for nothing."""
+SCANS: tuple[str, ...] = ("connections_scanned", "scan_bytes")
+"""Columns that are taken out of the demand, where they are told: what came from scanners."""
 
 
 def demand_table(priors: Sequence[RolePrior]) -> DemandTable:
@@ -75,18 +77,23 @@ def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.
     Where only one side of the traffic was seen (a telescope: SYNs come and nobody answers), each connection towards the VM
     that brought no request of its own is a would-be connection: it brings the role's requests per connection, with the
     role's bytes, at times drawn evenly over the interval, and it is held open to the interval's end. What a VM opens
-    itself costs it work as well, but brings no requests.
+    itself costs it work as well, but brings no requests. Where requests aren't told (flow records), they are as many as the
+    connections or the bytes would bring by the role's figures. Scans are no demand.
     """
-    observed = {name: np.clip(np.ascontiguousarray(intervals.columns[name], np.float64), 0.0, LARGEST) for name in NEEDED}
+    observed = {name: _counted(intervals, name) for name in (*NEEDED, *SCANS)}
     one_sided = np.ascontiguousarray(intervals.one_sided)
-    towards = np.maximum(observed["connections_attempted"] - observed["connections_initiated"], 0.0)
+    scanned = observed["connections_scanned"]
+    towards = np.maximum(observed["connections_attempted"] - observed["connections_initiated"] - scanned, 0.0)
     unanswered = np.where(one_sided, np.maximum(towards - seen, 0.0), 0.0)
     unseen = np.rint(unanswered * table.requests_per_connection)
-    drawn = np.minimum(unseen, MAX_DRAWN).astype(np.int64)
-    requests = seen + unseen
-    rx_bytes = observed["rx_bytes"] + unseen * table.request_bytes
+    asked = observed["rx_bytes"] - np.minimum(observed["scan_bytes"], observed["rx_bytes"])
+    packets_in = observed["rx_packets"] * np.where(observed["rx_bytes"] > 0, asked / np.maximum(observed["rx_bytes"], 1), 1.0)
+    untold = np.where(_told(intervals, "requests") | one_sided, 0.0, _untold_requests(towards, asked, observed, table))
+    drawn = np.minimum(unseen + untold, MAX_DRAWN).astype(np.int64)
+    requests = seen + unseen + untold
+    rx_bytes = asked + unseen * table.request_bytes
     tx_bytes = observed["tx_bytes"] + unseen * table.response_bytes
-    rx_packets = observed["rx_packets"] + unseen * np.ceil(table.request_bytes / SEGMENT_BYTES)
+    rx_packets = packets_in + unseen * np.ceil(table.request_bytes / SEGMENT_BYTES)
     tx_packets = observed["tx_packets"] + unseen * np.ceil(table.response_bytes / SEGMENT_BYTES)
     load = np.zeros(seen.shape, LOAD)
     load["seen"], load["drawn"], load["one_sided"] = seen, drawn, one_sided
@@ -95,10 +102,37 @@ def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.
     load["rx_packets"], load["tx_packets"] = rx_packets, tx_packets
     load["connections_held"] = observed["connections_active"] + unanswered
     load["work_s"] = (
-        table.connection_s * observed["connections_attempted"]
+        table.connection_s * np.maximum(observed["connections_attempted"] - scanned, 0.0)
         + table.request_s * requests
         + table.byte_in_s * rx_bytes
         + table.byte_out_s * tx_bytes
         + table.packet_s * (rx_packets + tx_packets)
     )
     return load
+
+
+def _counted(intervals: Intervals, name: str) -> Floats:
+    """A column as counts, float64[k, V]; 0 where it isn't told."""
+    given = intervals.columns.get(name)
+    if given is None:
+        return np.zeros(intervals.one_sided.shape)
+    return np.clip(np.nan_to_num(np.ascontiguousarray(given, np.float64)), 0.0, LARGEST)
+
+
+def _told(intervals: Intervals, name: str) -> NDArray[np.bool_]:
+    """Where a column is known, bool[k, V]: everywhere, unless it is there and holds NaN."""
+    given = intervals.columns.get(name)
+    if given is None or given.dtype.kind != "f":
+        return np.ones(intervals.one_sided.shape, np.bool_)
+    return ~np.isnan(np.asarray(given, np.float64))
+
+
+def _untold_requests(towards: Floats, asked: Floats, observed: Mapping[str, Floats], table: DemandTable) -> Floats:
+    """How many requests the traffic of each cell stands for, where none was told, float64[k, V].
+
+    Of its connections, or its bytes in or out, what makes the most of them: a long connection shows in its bytes only.
+    """
+    by_connections = towards * table.requests_per_connection
+    by_bytes_in = np.where(table.request_bytes > 0, asked / np.maximum(table.request_bytes, 1), 0.0)
+    by_bytes_out = np.where(table.response_bytes > 0, observed["tx_bytes"] / np.maximum(table.response_bytes, 1), 0.0)
+    return np.rint(np.maximum(by_connections, np.minimum(by_bytes_in, by_bytes_out)))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adumbra.emulate import kernels
-from adumbra.emulate.demand import NEEDED, demand_table, load_of
+from adumbra.emulate.demand import NEEDED, SCANS, demand_table, load_of
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import RolePrior
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals, Ints
@@ -232,5 +232,6 @@ def _seen(intervals: Intervals, vms: int, clock_ns: int) -> Ints:
 
 
 def _part(intervals: Intervals, part: slice) -> Intervals:
-    columns = {name: intervals.columns[name][part] for name in NEEDED}
+    wanted = (*NEEDED, *SCANS, "requests")
+    columns = {name: intervals.columns[name][part] for name in wanted if name in intervals.columns}
     return replace(intervals, start_ns=intervals.start_ns[part], columns=columns, one_sided=intervals.one_sided[part])

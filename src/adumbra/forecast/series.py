@@ -35,7 +35,8 @@ class Resource:
 
     use = max over `columns` of (value * factor / step_s if `per_second` else value * factor). `floor`: an amount, in the
     unit of what is modelled (GB a day for growth), below which nobody sizes; ratios are taken above it, as the ratios
-    of use near zero mean nothing.
+    of use near zero mean nothing. `less`: a column that is taken off the first
+    one, where it is known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Resource:
     statistic: Statistic
     floor: float
     unit: str
+    less: str | None = None
 
 
 RESOURCE: Mapping[str, Resource] = MappingProxyType({
@@ -52,12 +54,14 @@ RESOURCE: Mapping[str, Resource] = MappingProxyType({
     for resource in (
         Resource("cpu_cores", ("cpu_seconds",), 1.0, True, Statistic.SHARE, 0.01, "cores"),
         Resource("memory_gb", ("memory_bytes",), 1 / BYTES_PER_GB, False, Statistic.PEAK, 0.01, "GB"),
-        Resource("bandwidth_mbps", ("rx_bytes", "tx_bytes"), 8e-6, True, Statistic.SHARE, 0.1, "Mbps"),
+        Resource("bandwidth_mbps", ("rx_bytes", "tx_bytes"), 8e-6, True, Statistic.SHARE, 0.1, "Mbps", "scan_bytes"),
         Resource("storage_gb", ("storage_bytes",), 1 / BYTES_PER_GB, False, Statistic.GROWTH, 0.01, "GB"),
     )
 })  # fmt: skip
 
-COLUMNS: tuple[str, ...] = tuple(dict.fromkeys(column for name in RESOURCES for column in RESOURCE[name].columns))
+COLUMNS: tuple[str, ...] = tuple(
+    dict.fromkeys(column for name in RESOURCES for column in (*RESOURCE[name].columns, RESOURCE[name].less) if column)
+)
 """The stored columns that a SeriesQuery must ask for, so that `panel` finds what every resource needs."""
 
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -82,10 +86,19 @@ def panel(series: Series, resource: str) -> Panel:
     if missing:
         raise InputError(f"the series have no column {missing[0]}, which {resource} is made from", "read it along")
     scale = traits.factor / (series.step_s if traits.per_second else 1.0)
-    use = np.stack([np.asarray(series.values[column], np.float64) for column in traits.columns])
+    use = np.stack([_used(series, column, None if i else traits.less) for i, column in enumerate(traits.columns)])
     values = np.fmax.reduce(use, axis=0) * scale
     values[~np.isfinite(values) | (values < 0)] = np.nan
     return Panel(resource, series.vms, series.start_ns, series.step_s, values)
+
+
+def _used(series: Series, column: str, less: str | None) -> Floats:
+    """A column's values less those of another, where that is known: bytes in, less those of scans."""
+    values = np.asarray(series.values[column], np.float64)
+    if less is None or less not in series.values:
+        return values
+    taken = np.nan_to_num(np.asarray(series.values[less], np.float64))
+    return np.asarray(np.where(taken > 0, np.maximum(values - taken, 0.0), values))
 
 
 def choose_step_s(interval_s: float, learned_s: float) -> float:

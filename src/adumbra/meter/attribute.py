@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from adumbra.meter import attribution_kernels as kernels
 from adumbra.schema.addresses import AddressBlock
-from adumbra.schema.records import Packets
+from adumbra.schema.records import FlowRecords, Packets
 from adumbra.schema.spec import NetworkSpec, Vm
 
 NOBODY = -1
@@ -47,6 +47,16 @@ class Attribution:
         ):
             kernels.assign(packets.outcome, packets.version, hi, lo, *self._exact, *self._ranges[4], *self._ranges[6], vm)
         return packets
+
+    def assign_flows(self, records: FlowRecords) -> FlowRecords:
+        """Fills src_vm and dst_vm in place, and gives the same records back."""
+        read = np.zeros(len(records), np.uint8)
+        for hi, lo, vm in (
+            (records.src_hi, records.src_lo, records.src_vm),
+            (records.dst_hi, records.dst_lo, records.dst_vm),
+        ):
+            kernels.assign(read, records.version, hi, lo, *self._exact, *self._ranges[4], *self._ranges[6], vm)
+        return records
 
 
 def _donated(spec: NetworkSpec, owned: list[_Owned]) -> list[_Owned]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-# Nothing is allocated here, so that references to arrays need not be counted: doing so at each call took a third of the time.
-compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-inlined = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+from adumbra.meter.compiled import compiled, inlined
+from adumbra.meter.layout import IPV4_HIGH
 
-IPV4_HIGH = np.uint64(0xFFFFFFFFFFFFFFFF)  # stands for the upper half of an IPv4 address in the table
 _ONE, _S33 = np.uint64(1), np.uint64(33)
 _M1, _M2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 

@@ -3,77 +3,113 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from adumbra.meter.compiled import allocating
+from adumbra.meter.layout import CHUNK
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def free_notes(notes, first, head):
-    """Links the notes from `first` on before the free list that begins at `head`; gives the new head."""
-    for at in range(len(notes) - 1, first - 1, -1):
-        notes[at].next = head
+@allocating
+def free_chunks(following, first, head):
+    """Links the chunks from `first` on before the free list that begins at `head`; gives the new head."""
+    for at in range(len(following) - 1, first - 1, -1):
+        following[at] = head
         head = at
     return head
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@allocating
 def take_notes(notes, lists, rows, kind, vms, head, cells, values):
-    """Takes the notes of one kind of several intervals, whose rows of the ring are given, newest first, and frees them.
+    """Takes the notes of one kind of several intervals, whose rows of the ring are given, oldest first, and frees their chunks.
 
-    cells, values: int64[n] for all n of them; a cell is the interval's place in `rows` x VMs + VM. Gives the free list's
-    new head. lists: int64[rows, kinds, 2], the newest note and how many.
+    notes: values, VMs and following chunks. cells, values: int64[n] for all n of them; a cell is the interval's place in
+    `rows` x VMs + VM. Gives the free list's new head, and how many chunks were freed.
     """
-    taken = 0
-    for place in range(len(rows) - 1, -1, -1):
-        at = lists[rows[place], kind, 0]
-        while at != -1:
-            note = notes[at]
-            cells[taken], values[taken] = place * vms + note.vm, note.value
-            taken += 1
-            following = note.next
-            note.next = head
-            head = at
-            at = following
+    kept, noted, following = notes
+    begin, freed = 0, 0
+    for place in range(len(rows)):
+        chunk, left = lists[rows[place], kind, 0], lists[rows[place], kind, 1]
+        begin += left
+        end = begin
+        while chunk != -1:
+            count = (left - 1) % CHUNK + 1  # only the newest chunk isn't full
+            end -= count
+            for k in range(count):
+                cells[end + k], values[end + k] = place * vms + noted[chunk, k], kept[chunk, k]
+            left -= count
+            before = following[chunk]
+            following[chunk], head = head, chunk
+            chunk = before
+            freed += 1
         lists[rows[place], kind, 0], lists[rows[place], kind, 1] = -1, 0
-    return head
+    return head, freed
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def order_by_vm(cells, values, vms, ordered_vm, ordered_value):
-    """Orders notes by VM, then value. They come newest first: turned around, those of a VM are mostly in order."""
-    ends = np.zeros(vms + 1, np.int64)
-    for cell in cells:
-        ends[cell % vms + 1] += 1
-    ends = np.cumsum(ends)
-    at = ends[1:].copy()
-    for i in range(len(cells)):
-        vm = cells[i] % vms
-        at[vm] -= 1
-        ordered_vm[at[vm]], ordered_value[at[vm]] = vm, values[i]
-    for vm in range(vms):
-        for i in range(ends[vm] + 1, ends[vm + 1]):
-            if ordered_value[i] < ordered_value[i - 1]:
-                part = ordered_value[ends[vm] : ends[vm + 1]]
-                part[:] = np.sort(part)
-                break
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def cell_quantiles(cells, values, levels, quantiles):
-    """Quantiles of the values in each cell by linear interpolation; quantiles: float64[levels, cells], NaN to begin with."""
-    ends = np.zeros(quantiles.shape[1] + 1, np.int64)
+@allocating
+def _ends(cells, count):
+    """Where the values of each cell end, if they stand together, in order: int64[count + 1], from 0."""
+    ends = np.zeros(count + 1, np.int64)
     for cell in cells:
         ends[cell + 1] += 1
-    ends = np.cumsum(ends)
+    return np.cumsum(ends)
+
+
+@allocating
+def order_by_vm(cells, values, vms, ordered_vm, ordered_value):
+    """Orders notes by VM, then value. They come in the order of arrival, so that those of a VM are mostly in order."""
+    at = _ends(cells % vms, vms)
+    for i in range(len(cells)):
+        vm = cells[i] % vms
+        value, place = values[i], at[vm]
+        begins = place == 0 or ordered_vm[place - 1] != vm
+        while not begins and ordered_value[place - 1] > value:
+            ordered_value[place], ordered_vm[place] = ordered_value[place - 1], vm
+            place -= 1
+            begins = place == 0 or ordered_vm[place - 1] != vm
+        ordered_vm[place], ordered_value[place] = vm, value
+        at[vm] += 1
+
+
+@allocating
+def _select(values, first, last, place):
+    """Moves values[first:last + 1] about until the one that would stand at `place` if they were in order does (Hoare's FIND)."""
+    while first < last:
+        pivot, low, high = values[(first + last) // 2], first, last
+        while low <= high:
+            while values[low] < pivot:
+                low += 1
+            while pivot < values[high]:
+                high -= 1
+            if low <= high:
+                values[low], values[high] = values[high], values[low]
+                low, high = low + 1, high - 1
+        if place <= high:
+            last = high
+        elif place >= low:
+            first = low
+        else:
+            return
+
+
+@allocating
+def cell_quantiles(cells, values, levels, quantiles):
+    """Quantiles of the values in each cell by linear interpolation; quantiles: float64[levels, cells], NaN to begin with.
+
+    Levels increase: what is below one is out of the way of the next.
+    """
+    ends = _ends(cells, quantiles.shape[1])
     at = ends[:-1].copy()
     grouped = np.empty(len(values), values.dtype)
     for i in range(len(values)):
         grouped[at[cells[i]]] = values[i]
         at[cells[i]] += 1
     for cell in range(quantiles.shape[1]):
-        if ends[cell + 1] > ends[cell]:
-            ordered = np.sort(grouped[ends[cell] : ends[cell + 1]])
-            for k in range(len(levels)):
-                rank = (len(ordered) - 1) * levels[k]
-                low = np.int64(np.floor(rank))
-                high = min(low + 1, len(ordered) - 1)
-                quantiles[k, cell] = ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
+        first, last = ends[cell], ends[cell + 1] - 1
+        for k in range(len(levels) if last >= first else 0):
+            rank = ends[cell] + (ends[cell + 1] - 1 - ends[cell]) * levels[k]
+            low = np.int64(np.floor(rank))
+            _select(grouped, first, last, low)
+            following = grouped[low]
+            if low < last:
+                following = grouped[low + 1 : last + 1].min()
+            quantiles[k, cell] = grouped[low] + (following - grouped[low]) * (rank - low)
+            first = low

@@ -52,5 +52,17 @@ class StoreError(AdumbraError):
     """The metric store or the state store failed, or is held by another process."""
 
 
+class StoreBusyError(StoreError):
+    """Another process has the store open. It may let it go at any moment."""
+
+
 class ProvisionError(AdumbraError):
     """A step of a plan failed. What had been done before it is recorded; running the same act again goes on from there."""
+
+
+class MirrorError(AdumbraError):
+    """A mirror could not be made, looked at or taken away. What was begun is recorded, and undone by the next start."""
+
+
+class MirrorUnsupportedError(MirrorError):
+    """The kernel, or a tool, lacks what a way of mirroring needs."""

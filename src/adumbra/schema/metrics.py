@@ -103,6 +103,14 @@ METRICS: tuple[Metric, ...] = (
     ),
     _observed("rtt_ms_p50", "ms", _MEAN, "adumbra_vm_round_trip_seconds", "Median round trip, from TCP handshakes."),
     _observed("rtt_ms_p99", "ms", _MAX, "adumbra_vm_round_trip_seconds", "99th percentile of round trips."),
+    _observed(
+        "ack_ms_p50",
+        "ms",
+        _MEAN,
+        "adumbra_vm_acknowledgement_seconds",
+        "Median time from data that the VM sent, as it passed the tap, to its TCP timestamp's echo by the other end.",
+    ),
+    _observed("ack_ms_p99", "ms", _MAX, "adumbra_vm_acknowledgement_seconds", "99th percentile of these times."),
     _inferred(
         "response_ms_p50",
         "ms",
@@ -117,6 +125,41 @@ METRICS: tuple[Metric, ...] = (
         _S,
         "adumbra_vm_retransmitted_packets_total",
         "TCP segments, to or from the VM, whose sequence numbers had been seen before.",
+    ),
+    _inferred(
+        "out_of_order_packets",
+        "count",
+        _S,
+        "adumbra_vm_out_of_order_packets_total",
+        "TCP segments, to or from the VM, that came after later ones but hadn't been seen before.",
+    ),
+    _inferred(
+        "duplicate_acks",
+        "count",
+        _S,
+        "adumbra_vm_duplicate_acks_total",
+        "TCP acknowledgements, to or from the VM, that repeat the last one and carry nothing else.",
+    ),
+    _observed(
+        "zero_windows",
+        "count",
+        _S,
+        "adumbra_vm_zero_windows_total",
+        "TCP segments from the VM that say it can take no more data now.",
+    ),
+    _inferred(
+        "connections_scanned",
+        "count",
+        _S,
+        "adumbra_vm_connections_scanned_total",
+        "Those of the attempted connections that came from scanners or background radiation: no demand.",
+    ),
+    _inferred(
+        "scan_bytes",
+        "bytes",
+        _S,
+        "adumbra_vm_scan_bytes_total",
+        "Those of the IP-layer bytes towards the VM that came from scanners or background radiation: no demand.",
     ),
     _inferred(
         "loss_ratio",
@@ -146,6 +189,13 @@ METRICS: tuple[Metric, ...] = (
         _S,
         "adumbra_vm_missed_packets_total",
         "Packets that may have been the VM's and were not metered: kernel drops, table full, malformed, too late.",
+    ),
+    _inferred(
+        "sampling_error_ratio",
+        "ratio",
+        _MAX,
+        "adumbra_vm_sampling_error_ratio",
+        "Relative standard error of the VM's packet counts, where the source looked at a sample only; 0 where at all packets.",
     ),
 )
 

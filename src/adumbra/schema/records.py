@@ -25,6 +25,7 @@ class Outcome(IntEnum):
     LINK_TRUNCATED = 3  # the capture ends inside the link, VLAN or MPLS header
     IP_TRUNCATED = 4  # the capture ends inside the IP header
     IP_MALFORMED = 5  # wrong version, header length, total length, or an endless chain of extension headers
+    ELSEWHERE = 6  # another worker's share of the same traffic: it counts there, and here only its time is heeded
 
 
 MALFORMED: frozenset[Outcome] = frozenset({Outcome.LINK_TRUNCATED, Outcome.IP_TRUNCATED, Outcome.IP_MALFORMED})
@@ -36,7 +37,9 @@ class Frames:
     """Raw frames as a tap gave them. All columns have one length, n; `data` holds the bytes of all of them.
 
     data: uint8[bytes]; offset: int64[n], where frame i begins in `data`; captured: int64[n], bytes there; length:
-    int64[n], bytes on the wire; time_ns: int64[n], since the epoch; link: int64[n], LINKTYPE_ numbers.
+    int64[n], bytes on the wire; time_ns: int64[n], since the epoch; link: int64[n], LINKTYPE_ numbers, or Link's.
+    complete_to_ns: no frame taken before this time will follow, so that what ended before may be closed though nothing
+    comes; 0 where that is not known (files).
     """
 
     data: Bytes
@@ -45,9 +48,96 @@ class Frames:
     length: Ints
     time_ns: Ints
     link: Ints
+    complete_to_ns: int = 0
 
     def __len__(self) -> int:
         return len(self.offset)
+
+
+class Link(IntEnum):
+    """Link types of ours, beyond LINKTYPE_ numbers: what the payload of a tunnel's endpoint begins with."""
+
+    VXLAN = 0x10001  # RFC 7348
+    GENEVE = 0x10002  # RFC 8926
+    GRE = 0x10003  # RFC 2784, 2890; ERSPAN within
+
+
+@dataclass(frozen=True, slots=True)
+class Datagrams:
+    """UDP payloads of flow exporters, as a collector received them: NetFlow, IPFIX or sFlow.
+
+    data: uint8[bytes]; offset, size: int64[n], where datagram i lies; time_ns: int64[n], when it was received;
+    exporter: n names, the sender's address (and port where that tells exporters apart). complete_to_ns: as in Frames.
+    """
+
+    data: Bytes
+    offset: Ints
+    size: Ints
+    time_ns: Ints
+    exporter: tuple[str, ...]
+    complete_to_ns: int = 0
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLines:
+    """Whole lines of a flow log, in order, without their ends; `first_line` is the number of the first, from 1."""
+
+    lines: tuple[bytes, ...]
+    first_line: int
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+UNTOLD = -1
+"""In a count of FlowRecords: the source doesn't tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRecords:
+    """Flows that another device metered: one row a flow and direction. All columns have one length, n.
+
+    start_ns, end_ns: int64, first and last packet (an instant where they are equal); version uint8 (4, 6); protocol uint8;
+    src_hi, src_lo, dst_hi, dst_lo uint64 and src_port, dst_port uint16 as in Packets; bytes, packets: int64, IP layer, as
+    exported, before scaling; rate: int64, one packet in so many was looked at, 1 where all were; attempted, established,
+    failed: int64, connections that this row begins, completes, and fails, before scaling, or UNTOLD; a connection told by two
+    rows, one a direction, counts in one of them, the client's. from_client: int8, whether the source sent the row's
+    packets as the connection's client (1), its server (0), or that isn't told (-1). src_vm, dst_vm int32, set by attribution.
+    Bytes or packets may be UNTOLD too; such a row counts for what it does tell.
+    complete_to_ns: as in Frames, 0 where not known.
+    """
+
+    start_ns: Ints
+    end_ns: Ints
+    version: NDArray[np.uint8]
+    protocol: NDArray[np.uint8]
+    src_hi: NDArray[np.uint64]
+    src_lo: NDArray[np.uint64]
+    dst_hi: NDArray[np.uint64]
+    dst_lo: NDArray[np.uint64]
+    src_port: NDArray[np.uint16]
+    dst_port: NDArray[np.uint16]
+    bytes: Ints
+    packets: Ints
+    rate: Ints
+    attempted: Ints
+    established: Ints
+    failed: Ints
+    from_client: NDArray[np.int8]
+    src_vm: NDArray[np.int32]
+    dst_vm: NDArray[np.int32]
+    complete_to_ns: int = 0
+
+    def __len__(self) -> int:
+        return len(self.start_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecords(FlowRecords):
+    """Flow records in which a client's row spans the whole connection: it was open from its start to its end (Zeek)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +146,12 @@ class Packets:
 
     time_ns int64; outcome uint8 (Outcome); version uint8 (4, 6); protocol uint8 (IANA, after extension headers);
     src_hi, src_lo, dst_hi, dst_lo uint64 (IPv4 in `lo`, `hi` 0); src_port, dst_port uint16 (0 where there are
-    none, or in a later fragment); flags uint8 (TCP); seq, ack uint32; ip_bytes int64 (IP layer); payload_bytes int64
-    (beyond the transport header, -1 where the transport header wasn't read); src_vm, dst_vm int32: rows of the network's
-    VMs, -1 for none, -2 for an address inside the network's CIDRs that no VM has; set by attribution.
+    none, or in a later fragment); flags uint8 (TCP); seq, ack uint32; window uint16 (as it stands, unscaled); ts_value,
+    ts_echo uint32 (TCP timestamps, RFC 7323; both 0 where there are none); ip_bytes int64 (IP layer); payload_bytes int64
+    (beyond the transport header, -1 where the transport header wasn't read); inner_at int64: how far behind its frame's
+    beginning the frame or packet lies that this one carries through a tunnel, -1 where it carries none; inner_link int64:
+    that one's link type; src_vm, dst_vm int32: rows of the network's VMs, -1 for none, -2 for an address inside the
+    network's CIDRs that no VM has; set by attribution.
     """
 
     time_ns: Ints
@@ -74,8 +167,13 @@ class Packets:
     flags: NDArray[np.uint8]
     seq: NDArray[np.uint32]
     ack: NDArray[np.uint32]
+    window: NDArray[np.uint16]
+    ts_value: NDArray[np.uint32]
+    ts_echo: NDArray[np.uint32]
     ip_bytes: Ints
     payload_bytes: Ints
+    inner_at: Ints
+    inner_link: Ints
     src_vm: NDArray[np.int32]
     dst_vm: NDArray[np.int32]
 
@@ -87,13 +185,16 @@ class Packets:
 class Losses:
     """What a tap knows that it didn't give: frames dropped before it, and what ended it early.
 
-    `dropped`: frames that the capturing side reported lost. `unread_bytes`: bytes of the source after the point where it
-    could not be read further; `ended`: why, in words, "" for a clean end.
+    `dropped`: frames that the capturing side reported lost (of flow collectors: datagrams). `unread_bytes`: bytes of the
+    source after the point where it could not be read further; `ended`: why, in words, "" for a clean end. `freezes`: how
+    often a ring was full, so that frames were dropped. `filtered`: datagrams that its own filter turned away (other VNIs).
     """
 
     dropped: int = 0
     unread_bytes: int = 0
     ended: str = ""
+    freezes: int = 0
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +203,10 @@ class Accounts:
 
     offered = sum of outcomes. attributed + foreign + unclaimed = parsed. `late` and `untracked` are attributed packets
     whose bytes or whose connection could not be metered; `transport_unread` had a truncated or malformed TCP header;
-    `uncounted`: peers, requests and times that found their tables full.
+    `uncounted`: peers, requests and times that found their tables full. `scanners`: foreign sources that were called
+    scanners; `scanned_attempts`: attempts that were theirs or background radiation. `evicted_attempts`: unanswered attempts
+    that gave way to new connections in a full table; `evicted_sources`: sources forgotten because theirs was full.
+    `exports`: of flow exporters, what became of their datagrams, sets and records, by the names in decode.flow_exports.
     """
 
     offered: int
@@ -115,6 +219,11 @@ class Accounts:
     transport_unread: int
     uncounted: int
     losses: Losses = field(default_factory=Losses)
+    scanners: int = 0
+    scanned_attempts: int = 0
+    evicted_attempts: int = 0
+    evicted_sources: int = 0
+    exports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def parsed(self) -> int:

@@ -135,3 +135,21 @@ class EventRecord:
     kind: str
     message: str
     data: Mapping[str, Any]
+
+
+class MirrorState(StrEnum):
+    INSTALLING = "installing"  # its plan is kept, and any part of it may stand
+    INSTALLED = "installed"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRecord:
+    """A mirror on this host. `plan` is a schema.mirrors.MirrorPlan as plain data, kept before anything was touched."""
+
+    id: int
+    network: str
+    state: MirrorState
+    plan: Mapping[str, Any]
+    created_ns: int
+    updated_ns: int

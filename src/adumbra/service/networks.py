@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adumbra.profile.catalog import load_catalog
-from adumbra.schema.errors import ConflictError, InputError, SpecError
+from adumbra.schema.errors import ConflictError, InputError, MirrorError, SpecError
 from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec
 from adumbra.schema.state import NetworkRecord, NetworkState
 from adumbra.schema.yamllines import Location
+from adumbra.service import mirrors
 from adumbra.service.workspace import Workspace
 
 MAX_SPEC_BYTES = 16 * 1024 * 1024
@@ -81,10 +82,11 @@ def update(workspace: Workspace, text: str, file: str, now_ns: int) -> Network:
 
 
 def delete(workspace: Workspace, name: str, now_ns: int, *, force: bool = False) -> None:
-    """Deletes a network, its shadow and all that was learned of it; its events stay.
+    """Deletes a network, its mirrors, its shadow and all that was learned of it; its events stay.
 
-    Begins with the metrics and ends with the network itself, so that a deletion that was interrupted is ended by deleting
-    again, or by the next start. Raises ConflictError for a network that is active, unless forced.
+    Begins with the mirrors and the metrics and ends with the network itself, so that a deletion that was interrupted is
+    ended by deleting again, or by the next start. Raises ConflictError for a network that is active, unless forced, and
+    MirrorError where its mirrors can't be removed: nothing else is deleted then.
     """
     network = get(workspace, name)
     standing = network.record.state in {NetworkState.ACTIVE, NetworkState.ACTIVATING}
@@ -93,19 +95,25 @@ def delete(workspace: Workspace, name: str, now_ns: int, *, force: bool = False)
             f"{name} is {network.record.state.value}, its VMs may stand",
             f"run `adumbra deactivate {name}` first, or use --force",
         )
+    mirrors.remove(workspace, name, lambda: now_ns)
     workspace.state.set_network_state(name, NetworkState.DELETING, now_ns, "deletion was asked for")
     _remove(workspace, name, now_ns, keep_files=standing)
 
 
 def finish_deletions(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
-    """Ends the deletions that were interrupted; gives the names of the networks."""
-    names = tuple(r.name for r in workspace.state.networks() if r.state is NetworkState.DELETING)
-    for name in names:
-        _remove(workspace, name, now_ns, keep_files=True)
-    return names
+    """Ends the deletions that were interrupted; gives the names of the networks. One whose mirrors can't be removed waits."""
+    finished = []
+    for name in (r.name for r in workspace.state.networks() if r.state is NetworkState.DELETING):
+        try:
+            _remove(workspace, name, now_ns, keep_files=True)
+        except MirrorError:
+            continue
+        finished.append(name)
+    return tuple(finished)
 
 
 def _remove(workspace: Workspace, name: str, now_ns: int, *, keep_files: bool) -> None:
+    mirrors.remove(workspace, name, lambda: now_ns)  # one may have been installed meanwhile
     workspace.metrics.delete_network(name)
     folder = workspace.provider_folder("terraform", name)
     if not keep_files and folder.is_dir() and not any(folder.iterdir()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from adumbra.service import activations, networks
+from adumbra.schema.state import NetworkState
+from adumbra.service import activations, mirrors, networks
 from adumbra.service.workspace import Workspace
 
 
 def recover(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
-    """Marks observations whose process died, ends deletions, finishes plans. Gives a sentence for each.
+    """Marks observations whose process died, undoes half-made mirrors, ends deletions, finishes plans. A sentence for each.
 
     An interrupted observation keeps the intervals it had written; observing the source again writes the same ones.
     """
@@ -16,8 +17,14 @@ def recover(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
         f"run `adumbra observe {each.network} {each.source}` again for the rest"
         for each in workspace.state.mark_interrupted(now_ns)
     ]
+    told += mirrors.recover(workspace, now_ns)
     told += [
         f"the deletion of {name} was interrupted, and is finished now" for name in networks.finish_deletions(workspace, now_ns)
+    ]
+    told += [
+        f"the deletion of {record.name} waits for its mirrors: run `adumbra network delete {record.name}` with sudo"
+        for record in workspace.state.networks()
+        if record.state is NetworkState.DELETING
     ]
     told += [
         f"the plan for {name} was interrupted, and is finished now" for name in activations.finish_plans(workspace, now_ns)

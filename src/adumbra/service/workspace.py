@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from adumbra.schema.errors import StoreError
+from adumbra.schema.errors import StoreBusyError, StoreError
 from adumbra.schema.sizing import Machine
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 FALLBACK_MACHINE = Machine(cpu_cores=2, memory_gb=8, bandwidth_mbps=1000, storage_gb=20)
 """The size that a VM is emulated with where its spec declares none."""
+
+_BUSY_TRIES, _BUSY_PAUSE_S = 30, 0.1  # a process that observes a live source has the store for moments only
 
 
 class Workspace:
@@ -37,7 +40,10 @@ class Workspace:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+        try:
+            self.release_metrics()
+        finally:
+            self._stack.close()
 
     @property
     def state(self) -> StateStore:
@@ -50,12 +56,31 @@ class Workspace:
 
     @property
     def metrics(self) -> DuckDBStore:
-        """The metrics of all networks. One process at a time holds it."""
-        if self._metrics is None:
-            from adumbra.store.duckdb import DuckDBStore
-
-            self._metrics = self._stack.enter_context(DuckDBStore(self.home / "metrics.duckdb"))
+        """The metrics of all networks. One process at a time holds it: it is waited for, but not for long."""
+        for left in reversed(range(_BUSY_TRIES)):
+            if self._metrics is not None:
+                break
+            self._metrics = self._open_metrics(last=not left)
+        assert self._metrics is not None
         return self._metrics
+
+    def _open_metrics(self, *, last: bool) -> DuckDBStore | None:
+        """The store, opened; None, after a pause, where another process has it and this is not the last try."""
+        from adumbra.store.duckdb import DuckDBStore
+
+        try:
+            return DuckDBStore(self.home / "metrics.duckdb").__enter__()
+        except StoreBusyError:
+            if last:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+            return None
+
+    def release_metrics(self) -> None:
+        """Lets other processes have the metric store, until it is needed here again."""
+        store, self._metrics = self._metrics, None
+        if store is not None:
+            store.__exit__()
 
     def provider_folder(self, provider: str, network: str) -> Path:
         """Where a provider that writes files keeps those of a network."""

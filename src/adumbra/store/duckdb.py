@@ -20,7 +20,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from adumbra.schema.errors import StoreError
+from adumbra.schema.errors import StoreBusyError, StoreError
 from adumbra.schema.metrics import METRICS, Metric, Rollup
 from adumbra.schema.records import NANOSECONDS, Floats, MetricBatch, Origin, Series, SeriesQuery
 from adumbra.store.batches import check_batch
@@ -339,7 +339,8 @@ def _explained(doing: str) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         what, mend = _explain(error)
-        raise StoreError(f"could not {doing}: {what}", mend) from error
+        kind = StoreBusyError if "has it open" in what else StoreError
+        raise kind(f"could not {doing}: {what}", mend) from error
     except OSError as error:
         raise StoreError(f"could not {doing}: {error.strerror or error}", "check the folder and its permissions") from error
 

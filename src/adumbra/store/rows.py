@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from adumbra.schema.state import (
     EventRecord,
+    MirrorRecord,
+    MirrorState,
     NetworkRecord,
     NetworkState,
     ObservationRecord,
@@ -85,6 +87,10 @@ def profile(name: str, row: sa.Row[Any]) -> ProfileRecord:
 def plan(row: sa.Row[Any], steps: Iterable[sa.Row[Any]]) -> PlanRecord:
     outcomes = tuple(StepRecord(step.step_index, step.outcome, step.recorded_ns) for step in steps)
     return PlanRecord(row.id, row.network, PlanState(row.state), row.plan, outcomes, row.created_ns, row.finished_ns)
+
+
+def mirror(row: sa.Row[Any]) -> MirrorRecord:
+    return MirrorRecord(row.id, row.network, MirrorState(row.state), row.plan, row.created_ns, row.updated_ns)
 
 
 def event(row: sa.Row[Any]) -> EventRecord:

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError
 from adumbra.schema.state import (
     EventRecord,
+    MirrorRecord,
+    MirrorState,
     NetworkRecord,
     NetworkState,
     NetworkVersion,
@@ -32,6 +34,8 @@ from adumbra.store.names import storable, suggest
 from adumbra.store.processes import has_died, this_process
 
 MAX_EVENTS_ANSWERED = 1_000
+MAX_MIRRORS = 64
+"""Mirrors of one network."""
 KEPT_EVENTS, KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_TRAININGS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = (
     10_000, 10_000, 100, 5, 20, 100, 20,
 )  # fmt: skip
@@ -282,6 +286,45 @@ class StateStore:
             executing = sa.select(table.c.id).where(table.c.state == PlanState.EXECUTING.value).order_by(table.c.id)
             return tuple(_plan(connection, _find_plan(connection, plan_id)) for plan_id in connection.scalars(executing).all())
 
+    # Mirrors
+
+    def begin_mirror(self, network: str, plan_json: Mapping[str, Any], now_ns: int) -> MirrorRecord:
+        """Keeps the plan of a mirror that is about to be installed. Raises ConflictError where there are MAX_MIRRORS."""
+        with self._writing(f"begin a mirror of {network}") as connection:
+            owner, table = _find(connection, network), tables.mirrors
+            there = connection.scalar(sa.select(sa.func.count()).where(table.c.network_id == owner.id)) or 0
+            if there >= MAX_MIRRORS:
+                raise ConflictError(f"{network} has {there} mirrors", "remove some with `adumbra mirror remove`")
+            mirror_id = rows.insert(
+                connection, table, network_id=owner.id, state=MirrorState.INSTALLING.value, plan=rows.plain(plan_json),
+                created_ns=now_ns, updated_ns=now_ns,
+            )  # fmt: skip
+            return rows.mirror(_find_mirror(connection, mirror_id))
+
+    def set_mirror_state(self, mirror_id: int, state: MirrorState, now_ns: int, message: str) -> MirrorRecord:
+        """Notes how far a mirror is, with an event. Raises NotFoundError where it isn't there (any more)."""
+        with self._writing(f"set the state of mirror {mirror_id}") as connection:
+            network, table = _find_mirror(connection, mirror_id).network, tables.mirrors
+            new = {"state": state.value, "updated_ns": now_ns}
+            connection.execute(sa.update(table).where(table.c.id == mirror_id).values(**new))
+            _event(connection, now_ns, network, f"mirror.{state.value}", message, id=mirror_id)
+            return rows.mirror(_find_mirror(connection, mirror_id))
+
+    def forget_mirror(self, mirror_id: int, now_ns: int, message: str) -> None:
+        """Removes the record of a mirror of which nothing stands any more, with an event."""
+        with self._writing(f"forget mirror {mirror_id}") as connection:
+            network, table = _find_mirror(connection, mirror_id).network, tables.mirrors
+            connection.execute(sa.delete(table).where(table.c.id == mirror_id))
+            _event(connection, now_ns, network, "mirror.removed", message, id=mirror_id)
+
+    def mirrors(self, network: str | None = None) -> tuple[MirrorRecord, ...]:
+        """The mirrors of a network, or of all (None), oldest first."""
+        query = _mirrors()
+        with self._reading("list the mirrors") as connection:
+            if network is not None:
+                query = query.where(tables.mirrors.c.network_id == _find(connection, network).id)
+            return tuple(rows.mirror(row) for row in connection.execute(query.order_by(tables.mirrors.c.id)))
+
     # Events
 
     def add_event(self, network: str | None, kind: str, message: str, data: Mapping[str, Any], now_ns: int) -> EventRecord:
@@ -393,6 +436,17 @@ def _find_plan(connection: sa.Connection, plan_id: int) -> sa.Row[Any]:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no plan {plan_id}", "its network was deleted; create the network again")
+    return row
+
+
+def _mirrors() -> sa.Select[Any]:
+    return sa.select(tables.mirrors, tables.networks.c.name.label("network")).join(tables.networks)
+
+
+def _find_mirror(connection: sa.Connection, mirror_id: int) -> sa.Row[Any]:
+    row = connection.execute(_mirrors().where(tables.mirrors.c.id == mirror_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no mirror {mirror_id}", "`adumbra mirror list` shows those that there are")
     return row
 
 

@@ -109,6 +109,16 @@ plan_steps = _table(
     sa.Index(None, "plan_id", "step_index", "id"),
 )
 
+mirrors = _table(
+    "mirrors",
+    _of_network(),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("plan", sa.JSON, nullable=False),
+    _time("created_ns"),
+    _time("updated_ns"),
+    sa.Index(None, "network_id", "id"),
+)
+
 events = _table(
     "events",
     _time("time_ns"),

@@ -32,7 +32,8 @@ class ByteStream:
         self.size_bytes = 0
         self.read_bytes = 0
         self._file: io.BufferedReader | None = None
-        self._pieces: Iterator[bytes | memoryview] = iter(())
+        self._pieces: Iterator[bytes] | None = None
+        self._left = memoryview(b"")  # of the last piece, what had no room
 
     def __enter__(self) -> ByteStream:
         try:
@@ -53,31 +54,42 @@ class ByteStream:
         if self._file is not None:
             self._file.close()
 
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        """Pieces, each valid until the next is asked for."""
-        return self._pieces
+    def __iter__(self) -> Iterator[memoryview]:
+        """Pieces, each valid until the next is asked for, in memory that is used again: fresh memory costs more."""
+        room = memoryview(bytearray(_PLAIN_PIECE_BYTES))
+        while count := self.read_into(room):
+            yield room[:count]
 
-    def _unpack(self, start: bytes) -> Iterator[bytes | memoryview]:
+    def read_into(self, room: memoryview) -> int:
+        """Fills some of `room` (at least a byte long) with what comes next; gives how many bytes, 0 at the end."""
+        if self._pieces is None:
+            return self._read_plain(room)
+        while not len(self._left):
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        count = min(len(room), len(self._left))
+        room[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+    def _read_plain(self, room: memoryview) -> int:
+        assert self._file is not None
+        try:
+            count = self._file.readinto(room)
+        except OSError as error:
+            self.ended = f"the disk could not be read further ({error.strerror})"
+            return 0
+        self.read_bytes += count
+        return count
+
+    def _unpack(self, start: bytes) -> Iterator[bytes] | None:
+        """What unpacks the file, by its first bytes; None for one that is plain."""
         if start.startswith(GZIP_MAGIC):
             return self._inflate()
         if start == ZSTD_MAGIC or int.from_bytes(start, "little") in ZSTD_SKIPPABLE:
             return self._unzstd()
-        return self._plain()
-
-    def _plain(self) -> Iterator[memoryview]:
-        """Pieces as they are, in memory that the next one uses again: fresh memory costs more than reading into it."""
-        assert self._file is not None
-        room = memoryview(bytearray(_PLAIN_PIECE_BYTES))
-        while True:
-            try:
-                count = self._file.readinto(room)
-            except OSError as error:
-                self.ended = f"the disk could not be read further ({error.strerror})"
-                return
-            if not count:
-                return
-            self.read_bytes += count
-            yield room[:count]
+        return None
 
     def _raw(self, piece_bytes: int) -> Iterator[bytes]:
         assert self._file is not None

@@ -1,11 +1,13 @@
-"""What every traffic source offers: batches of frames, and its losses. No implementation."""
+"""What every traffic source offers: batches of raw bytes, and its losses. No implementation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol, Self
 
-from adumbra.schema.records import Frames, Losses
+from adumbra.schema.records import Datagrams, Frames, LogLines, Losses
+
+Batch = Frames | Datagrams | LogLines
 
 
 class Source(Protocol):
@@ -20,7 +22,7 @@ class Source(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def __iter__(self) -> Iterator[Frames]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
     def losses(self) -> Losses:
         """What is known so far of frames that the source did not give."""

@@ -17,7 +17,7 @@ from adumbra.tap.bytestream import ByteStream
 Order = Literal["big", "little"]
 
 BATCH_FRAMES = 16_384
-_BUFFER_BYTES = 1 << 21
+_BUFFER_BYTES = 1 << 20
 _MAX_INTERFACES = 65_536
 _MAX_DROPPED = 1 << 40  # more in one section is a broken counter
 
@@ -256,7 +256,6 @@ class _Buffer:
         self.start = 0
         self.end = 0
         self._stream = stream
-        self._pieces: Iterator[bytes | memoryview] | None = None
 
     @property
     def size(self) -> int:
@@ -264,22 +263,19 @@ class _Buffer:
 
     def fill(self) -> bool:
         """Moves what is unread to the front and reads on until the buffer is about full; False at the stream's end."""
-        if self._pieces is None:
-            self._pieces = iter(self._stream)
         self.data[: self.size] = self.data[self.start : self.end].copy()
         self.start, self.end = 0, self.size
+        if self.end == len(self.data):
+            larger = np.empty(2 * len(self.data), np.uint8)
+            larger[: self.end] = self.data
+            self.data = larger
         grown = False
-        while self.end < _BUFFER_BYTES // 2 or not grown:
-            piece = next(self._pieces, None)
-            if piece is None:
+        while not grown or self.end < len(self.data) // 2:
+            count = self._stream.read_into(self.data.data[self.end :])
+            if not count:
                 break
+            self.end += count
             grown = True
-            if self.end + len(piece) > len(self.data):
-                larger = np.empty(max(2 * len(self.data), self.end + len(piece)), np.uint8)
-                larger[: self.end] = self.data[: self.end]
-                self.data = larger
-            self.data[self.end : self.end + len(piece)] = np.frombuffer(piece, np.uint8)
-            self.end += len(piece)
         return grown
 
 

@@ -1,0 +1,1 @@
+"""Ways of mirroring on Linux, one module each. The way in is `tap/mirror.py`."""
