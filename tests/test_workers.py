@@ -1,4 +1,4 @@
-"""Several processes meter one source as one process does: the same intervals, the same accounts; and what becomes of failures."""
+"""Several processes meter one source as one process does: the same intervals and accounts; and what becomes of failures."""
 
 from __future__ import annotations
 
@@ -158,9 +158,6 @@ class Held:
 
 
 class _Noting(PcapReplay):
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self):
         (self.path.parent / "status").write_text(Path("/proc/self/status").read_text())
         yield from super().__iter__()
-
-
-

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.captures import ethernet, ip, tcp
 from tests.decode.exports import (
@@ -87,6 +87,7 @@ def test_mutated_datagrams_are_counted(data: st.DataObject) -> None:
     st.binary(max_size=200),
     st.booleans(),
 )
+@example([(0, VARIABLE)], b"\0", False)
 @settings(max_examples=300, deadline=None)
 def test_any_template_reads_any_data(fields: list[tuple[int, int]], body: bytes, is_ipfix: bool) -> None:
     if is_ipfix:

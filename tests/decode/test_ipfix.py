@@ -221,12 +221,13 @@ def test_initiators_and_responders_counts_are_a_biflow() -> None:
         (((149, 4),), ((34, 4),), (7, 0), 1),
         (((149, 4),), ((34, 4),), (7, 2**32 - 1), 1 << 24),
         (((130, 4),), ((41, 8),), (1, 5), 1),
+        (((82, VARIABLE),), ((371, VARIABLE),), (b"eth0", b""), 1),  # records without a fixed part
     ],
 )
 def test_sampling_told_by_options(
-    scopes: tuple[Spec, ...], fields: tuple[Spec, ...], values: tuple[int, ...], rate: int
+    scopes: tuple[Spec, ...], fields: tuple[Spec, ...], values: tuple[int | bytes, ...], rate: int
 ) -> None:
-    told = set_of(300, record((*scopes, *fields), *values))
+    told = set_of(300, record((*scopes, *fields), *values), pad=1)
     got, accounts = decoded(ipfix(options_ipfix(300, scopes, fields), told, define(PLAIN), set_of(256, plain())))
     assert got[0].rate == rate
     assert accounts["records_options"] == 1

@@ -37,8 +37,8 @@ def test_use_is_in_the_resources_unit_and_gaps_stay_gaps(resource: str, columns:
 
 
 def test_scans_need_no_bandwidth():
-    got = panel(series(rx_bytes=[625e3, 625e3, 625e3, NAN], tx_bytes=[0.0, 0.0, 1.25e6, 0.0], scan_bytes=[0.0, 312.5e3, 9e9, 1.0]),
-                "bandwidth_mbps")  # fmt: skip
+    seen = {"rx_bytes": [625e3, 625e3, 625e3, NAN], "tx_bytes": [0.0, 0.0, 1.25e6, 0.0], "scan_bytes": [0.0, 312.5e3, 9e9, 1.0]}
+    got = panel(series(**seen), "bandwidth_mbps")
     np.testing.assert_allclose(got.values, [[1.0, 0.5, 2.0, 0.0]])
 
 

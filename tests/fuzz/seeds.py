@@ -241,6 +241,7 @@ def netflow() -> list[list[bytes]]:
         [v9(set_of(300, flow(**ends) * 2)), b"", v9(templates({300: FLOW}), sequence=1)],
         [v9(options_v9(400, ((1, 4),), ((48, 1), (50, 4))), set_of(400, struct.pack(">IBI", 1, 1, 10)))],
         [ipfix(options_ipfix(300, ((302, 8),), ((305, 4), (306, 4))), set_of(300, struct.pack(">QII", 1, 1, 9)))],
+        [ipfix(options_ipfix(301, ((82, VARIABLE),), ((34, 4),)), set_of(301, b"\4eth0\0\0\0\x40"))],
         [ipfix(templates({256: times, 257: six}, 2), set_of(256, timed_row * 2), set_of(257, six_row))],
         [ipfix(templates({260: header}, 2), set_of(260, sampled_header))],
     ]  # fmt: skip

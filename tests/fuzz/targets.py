@@ -7,9 +7,11 @@ error, a negative one too. An input's first byte says how it is to be read; of s
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from adumbra.meter.intervals import Meter, MeterSettings
 from adumbra.meter.summary import Summary
 from adumbra.meter.tally import Tally
 from adumbra.schema.errors import AdumbraError
-from adumbra.schema.records import NANOSECONDS, Accounts, Datagrams, FlowRecords, Frames, Ints, Link, LogLines
+from adumbra.schema.records import NANOSECONDS, Accounts, Datagrams, FlowRecords, Frames, Intervals, Ints, Link, LogLines
 from adumbra.schema.sources import Export, ExportFileSource, Layer
 from adumbra.schema.spec import expand_vms
 from adumbra.tap.flows import ExportReplay
@@ -46,6 +48,7 @@ MOST_BYTES = 4096
 IN_PIECES = {"frames": 64, "exports": 32}
 _HEADS = {"frames": 2, "exports": 2}
 _MOST_INTERVALS = 1 << 21
+_NUMPY = re.compile(r"np\.\w+\(([^()]*)\)")  # how NumPy writes a number
 _NEVER_BELOW_0 = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "peers", "requests", "missed_packets", "connections_attempted",
     "connections_failed", "connections_established", "retransmitted_packets", "connections_scanned", "scan_bytes",
@@ -111,18 +114,19 @@ def step_ns(code: int) -> int:
 # ---- targets -------------------------------------------------------------------------------------------------------------
 
 
-def capture(data: bytes) -> None:
+def capture(data: bytes, seen: Seen) -> None:
     """A capture file of any bytes: walked, decoded, attributed, metered; then read as one of flow exports."""
     path = Path(tempfile.gettempdir()) / f"adumbra-fuzz-{os.getpid()}.pcap"
     try:
         path.write_bytes(data)
         try:
             with PcapReplay(path) as source:
-                told = Told(0)
+                told = Told(seen, 0)
                 for batch in source:
                     told.follow(batch, Layer.AUTO)
                 told.end()
                 assert source.losses().unread_bytes >= 0
+                seen.note(source.losses())
         except AdumbraError:
             pass
         for export in Export:
@@ -132,13 +136,14 @@ def capture(data: bytes) -> None:
                     for datagrams in exports_in_it:
                         rows += len(decoder.decode(datagrams))
                     assert balanced(decoder.accounts(), rows)
+                    seen.note(decoder.accounts(), exports_in_it.losses())
             except AdumbraError:
                 pass
     finally:
         path.unlink()
 
 
-def frames(data: bytes) -> None:
+def frames(data: bytes, seen: Seen) -> None:
     """Any bytes cut into frames: the first says how they are linked and layered, how the meter is bounded, who shares them."""
     given = pieces("frames", data)
     if not given:
@@ -146,7 +151,7 @@ def frames(data: bytes) -> None:
     link, rest = LINKS[data[0] % len(LINKS)], data[0] // len(LINKS)
     layer, rest = LAYERS[rest % len(LAYERS)], rest // len(LAYERS)
     workers = 2 if rest >= 2 * len(METERS) else 1
-    tolds = [Told(rest % len(METERS), Share(worker, workers, SHOP.cidrs)) for worker in range(workers)]
+    tolds = [Told(seen, rest % len(METERS), Share(worker, workers, SHOP.cidrs)) for worker in range(workers)]
     time_ns = BEGIN_NS + np.cumsum([step_ns(piece[0]) for piece in given], dtype=np.int64)
     half = (len(given) + 1) // 2
     for begin, end in ((0, half), (half, len(given))):
@@ -164,7 +169,7 @@ def made_frames(given: Sequence[bytes], time_ns: Ints, link: int, cut: int) -> F
     return Frames(strict(b"".join(given)), np.cumsum(sizes) - sizes, sizes, sizes + cut, time_ns, links)
 
 
-def exports(data: bytes) -> None:
+def exports(data: bytes, seen: Seen) -> None:
     """Any bytes cut into export datagrams by two exporters: NetFlow, IPFIX, sFlow."""
     given = pieces("exports", data)
     if not given:
@@ -179,25 +184,27 @@ def exports(data: bytes) -> None:
     decoder = FlowDecoder()
     records = decoder.decode(batch)
     assert balanced(decoder.accounts(), len(records))
-    meter_flows(records, data[0])
+    seen.note(decoder.accounts())
+    meter_flows(records, data[0], seen)
 
 
-def logs(data: bytes) -> None:
+def logs(data: bytes, seen: Seen) -> None:
     """Any bytes as a flow log's lines."""
     decoder, rows = LogDecoder(), 0
     try:
         records = decoder.decode(LogLines(tuple(data[1:].split(b"\n")), 1))
         rows += len(records)
-        meter_flows(records, data[0] if data else 0)
+        meter_flows(records, data[0] if data else 0, seen)
         rows += len(decoder.finish())
     except AdumbraError:
         return
     told = decoder.accounts()
     assert told["parsed"] == rows
     assert all(count >= 0 for count in told.values())
+    seen.note(told)
 
 
-def ring(data: bytes) -> None:
+def ring(data: bytes, seen: Seen) -> None:
     """Any bytes as a block of a ring, between other bytes: its frames lie within it, and are decoded and metered."""
     if not data:
         return
@@ -205,7 +212,7 @@ def ring(data: bytes) -> None:
     block = data[1:]
     held = strict(b"\xee" * begin + block + b"\xee" * 64)
     columns: list[Ints] = [np.zeros(room, np.int64) for _ in range(4)]
-    told, at, left, state = Told(data[0] % len(METERS)), 0, 0, FULL
+    told, at, left, state = Told(seen, data[0] % len(METERS)), 0, 0, FULL
     for _ in range(len(block) // 48 + 1):  # a frame's header takes 48 bytes
         found, at, left, state = walk_block(held, begin, len(block), at, left, 0, *columns)
         offset, captured, length, time_ns = (column[:found] for column in columns)
@@ -220,7 +227,7 @@ def ring(data: bytes) -> None:
     told.end()
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
+TARGETS: dict[str, Callable[[bytes, Seen], None]] = {
     "capture": capture, "frames": frames, "exports": exports, "logs": logs, "ring": ring,
 }  # fmt: skip
 
@@ -228,11 +235,34 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 # ---- what all of them go through -----------------------------------------------------------------------------------------
 
 
+class Seen:
+    """All that was told of an input, as a hash: the same whether kernels are compiled or not."""
+
+    def __init__(self) -> None:
+        self._digest = sha1(usedforsecurity=False)
+
+    def note(self, *told: object) -> None:
+        self._digest.update(_NUMPY.sub(r"\1", repr(told)).encode())
+
+    def note_intervals(self, closed: Intervals) -> None:
+        requests = closed.requests
+        columns = [closed.columns[name].astype(np.float64) for name in sorted(closed.columns)]
+        for column in (closed.start_ns, *columns, closed.one_sided, requests.time_ns, requests.vm, requests.opens):
+            self._digest.update(np.ascontiguousarray(column).tobytes())
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()
+
+
 class Told:
     """A decoder and a meter, bounded as METERS says, and how many frames they were given."""
 
-    def __init__(self, bounds: int, share: Share | None = None) -> None:
-        self.decoder, self.meter = Decoder(share), Meter(len(VMS), SHOP.interval_ns, METERS[bounds], seed=5, ports=PORTS)
+    def __init__(self, seen: Seen, bounds: int, share: Share | None = None) -> None:
+        self.seen, self.decoder, self.meter = (
+            seen,
+            Decoder(share),
+            Meter(len(VMS), SHOP.interval_ns, METERS[bounds], seed=5, ports=PORTS),
+        )
         self.summary, self.live = Summary(len(VMS)), bounds == 1
         self.offered = self.intervals = 0
         self.last_ns = -(1 << 62)
@@ -254,6 +284,7 @@ class Told:
     def end(self) -> Accounts:
         self._take(self.meter.finish())
         told = self.meter.accounts()
+        self.seen.note(told)
         assert told.offered == self.offered == sum(told.outcomes.values())
         assert told.attributed + told.foreign + told.unclaimed == told.parsed
         assert told.late + told.untracked <= told.attributed
@@ -262,6 +293,7 @@ class Told:
 
     def _take(self, tallies: Iterator[Tally]) -> None:
         for closed in map(self.summary.intervals, tallies):
+            self.seen.note_intervals(closed)
             if len(closed):
                 assert closed.start_ns[0] > self.last_ns, "intervals come in order, each once"
                 assert (np.diff(closed.start_ns) > 0).all()
@@ -272,7 +304,7 @@ class Told:
                 assert (closed.columns[name] >= 0).all(), name
 
 
-def meter_flows(records: FlowRecords, first: int) -> None:
+def meter_flows(records: FlowRecords, first: int, seen: Seen) -> None:
     meter = FlowMeter(len(VMS), SHOP.interval_ns, FLOW_METERS[first % len(FLOW_METERS)], seed=5, ports=PORTS)
     intervals = 0
     for step in (meter.add(ATTRIBUTION.assign_flows(records)), meter.finish()):
@@ -280,13 +312,20 @@ def meter_flows(records: FlowRecords, first: int) -> None:
             intervals += len(closed)
             assert intervals < _MOST_INTERVALS, "a few records make endless intervals"
             assert (closed.columns["peers"] >= 0).all()
+            seen.note_intervals(closed)
     told = meter.accounts()
+    seen.note(told)
     assert told.attributed + told.foreign + told.unclaimed == told.parsed == len(records)
     assert told.late <= told.attributed
 
 
-def run(name: str, data: bytes) -> None:
-    """One input through one target; warnings of overflow are those of Python, which the compiled kernels don't have."""
+def run(name: str, data: bytes) -> str:
+    """One input through one target: a hash of all that was told of it.
+
+    Warnings of overflow are those of Python, which the compiled kernels don't have.
+    """
+    seen = Seen()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
-        TARGETS[name](data)
+        TARGETS[name](data, seen)
+    return str(seen)

@@ -48,7 +48,10 @@ def main(total: int, per_second: int, most: int) -> None:
         for name in sums:
             sums[name] += int(closed.columns[name].sum())
     accounts = meter.accounts()
-    told = {name: getattr(accounts, name) for name in ("offered", "attributed", "untracked", "late", "uncounted", "evicted_attempts")}
+    told = {
+        name: getattr(accounts, name)
+        for name in ("offered", "attributed", "untracked", "late", "uncounted", "evicted_attempts")
+    }
     print(json.dumps({**sums, **told, "more_mb": peak_mb() - before}))  # noqa: T201
 
 

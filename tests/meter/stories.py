@@ -205,7 +205,11 @@ def observe(
     """Meters frames, sorted by time unless told otherwise, in batches that end at `cuts`."""
     rows = sorted(frames, key=lambda frame: frame.time_ns) if in_order else list(frames)
     vms = expand_vms(spec)
-    meter, attribution, decoder = Meter(len(vms), spec.interval_ns, settings, seed, [vm.ports for vm in vms]), Attribution(spec, vms), Decoder()
+    meter, attribution, decoder = (
+        Meter(len(vms), spec.interval_ns, settings, seed, [vm.ports for vm in vms]),
+        Attribution(spec, vms),
+        Decoder(),
+    )
     summary = Summary(len(vms))
     given: list[Intervals] = []
     edges = [0, *sorted(cuts), len(rows)]

@@ -159,9 +159,7 @@ def test_datagrams_to_many_ports_are_a_scan_unless_they_are_answers() -> None:
 # ---- background radiation ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("server", "service", "want"), [(WEB, 445, 1), (WEB, 80, 0), (WEB, 443, 0), ("10.20.2.10", 445, 0)]
-)
+@pytest.mark.parametrize(("server", "service", "want"), [(WEB, 445, 1), (WEB, 80, 0), (WEB, 443, 0), ("10.20.2.10", 445, 0)])
 def test_a_single_syn_to_a_port_that_is_not_declared(server: str, service: int, want: int) -> None:
     frames: list[Frame] = []
     Talk(frames, server=server, service=service).syn(0.5)

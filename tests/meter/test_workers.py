@@ -84,7 +84,9 @@ def _notes(cells: list[int]) -> tuple:
 def test_nothing_and_strangers_are_not_merged() -> None:
     with pytest.raises(ValueError, match="one network"):
         merge([])
-    strange = [Tally(10**9, np.zeros(0, np.int64), np.zeros((0, vms, 19), np.int64), np.zeros(0, np.int64), ()) for vms in (1, 2)]
+    strange = [
+        Tally(10**9, np.zeros(0, np.int64), np.zeros((0, vms, 19), np.int64), np.zeros(0, np.int64), ()) for vms in (1, 2)
+    ]
     with pytest.raises(ValueError, match="one network"):
         merge(strange)
 

@@ -212,16 +212,17 @@ class NetFlow:
         if template.options:
             self._accounts["records_options"] += parts.count
             if parts.count:
-                message.domain.told = self._told(template, parts.fixed, message)
+                message.domain.told = self._told(template, parts, message)
         elif parts.count:
             told = self._exporters.told(message.exporter, message.domain, message.version)
             self._sets.append(DataSet(template, parts, circumstances, told, message.order))
             message.order += 2 * parts.count
         return parts.count
 
-    def _told(self, template: Template, fixed: bytes, message: _Message) -> Told:
+    def _told(self, template: Template, parts: Parts, message: _Message) -> Told:
         """What a domain's options data tell now: the newest of each sampler."""
-        newest = np.frombuffer(fixed, np.uint8).reshape(-1, template.size)[-self._limits.samplers_per_domain :]
+        records = np.frombuffer(parts.fixed, np.uint8).reshape(parts.count, template.size)
+        newest = records[-self._limits.samplers_per_domain :]
         columns = Columns(template, newest)
         told = message.domain.told
         rates, names, boot_ms = own_rates(columns), samplers(columns), columns.number((0, 160))

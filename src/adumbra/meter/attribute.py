@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adumbra.meter import attribution_kernels as kernels
+from adumbra.meter.layout import IPV4_HIGH
 from adumbra.schema.addresses import AddressBlock
 from adumbra.schema.records import FlowRecords, Packets
 from adumbra.schema.spec import NetworkSpec, Vm
@@ -20,7 +21,7 @@ UNCLAIMED = -2
 _MAX_EXACT_IN_BLOCK = 256
 _MAX_EXACT = 1 << 20
 _LOW_HALF = 0xFFFFFFFFFFFFFFFF
-_IPV4_HIGH = int(kernels.IPV4_HIGH)  # keeps IPv4 addresses apart from the IPv6 ones that have the same number
+_IPV4_HIGH = int(IPV4_HIGH)  # keeps IPv4 addresses apart from the IPv6 ones that have the same number
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,19 @@ class Attribution:
 
     def assign(self, packets: Packets) -> Packets:
         """Fills src_vm and dst_vm in place, and gives the same packets back."""
-        for hi, lo, vm in (
-            (packets.src_hi, packets.src_lo, packets.src_vm),
-            (packets.dst_hi, packets.dst_lo, packets.dst_vm),
-        ):
-            kernels.assign(packets.outcome, packets.version, hi, lo, *self._exact, *self._ranges[4], *self._ranges[6], vm)
+        kernels.assign(
+            packets.outcome, packets.version, packets.src_hi, packets.src_lo, packets.dst_hi, packets.dst_lo,
+            self._exact, self._ranges[4], self._ranges[6], packets.src_vm, packets.dst_vm,
+        )  # fmt: skip
         return packets
 
     def assign_flows(self, records: FlowRecords) -> FlowRecords:
         """Fills src_vm and dst_vm in place, and gives the same records back."""
         read = np.zeros(len(records), np.uint8)
-        for hi, lo, vm in (
-            (records.src_hi, records.src_lo, records.src_vm),
-            (records.dst_hi, records.dst_lo, records.dst_vm),
-        ):
-            kernels.assign(read, records.version, hi, lo, *self._exact, *self._ranges[4], *self._ranges[6], vm)
+        kernels.assign(
+            read, records.version, records.src_hi, records.src_lo, records.dst_hi, records.dst_lo,
+            self._exact, self._ranges[4], self._ranges[6], records.src_vm, records.dst_vm,
+        )  # fmt: skip
         return records
 
 

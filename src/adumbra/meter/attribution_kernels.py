@@ -44,25 +44,35 @@ def _range_owner(hi, lo, starts_hi, starts_lo, owners):
     return owners[low - 1] if low else np.int32(-1)
 
 
-@compiled
-def assign(
-    outcome, version, hi, lo, table_hi, table_lo, table_owner, hi4, lo4, owners4, hi6, lo6, owners6, vm
-):  # fmt: skip
-    """Each address's owner: by exact match first, then by range. Rows that weren't parsed get -1."""
+@inlined
+def _owner(hi, lo, version, table, four, six):
+    """An address's owner: by exact match first, then by range."""
+    table_hi, table_lo, table_owner = table
     mask = np.uint64(len(table_hi) - 1)
+    key = IPV4_HIGH if version == 4 else hi
+    slot = _slot(key, lo, mask)
+    while table_owner[slot] != -1 and not (table_lo[slot] == lo and table_hi[slot] == key):
+        slot = (slot + _ONE) & mask
+    if table_owner[slot] != -1 and (version == 4 or hi != IPV4_HIGH):
+        return table_owner[slot]
+    if version == 4:
+        return _range_owner(hi, lo, four[0], four[1], four[2])
+    return _range_owner(hi, lo, six[0], six[1], six[2])
+
+
+@compiled
+def assign(outcome, version, src_hi, src_lo, dst_hi, dst_lo, table, four, six, src_vm, dst_vm):
+    """Each address's owner; rows that weren't parsed get -1. table, four, six: upper and lower halves, owners."""
+    lo4, owners4 = four[1], four[2]
     # Most foreign addresses lie before the first range or after the last.
     first4, last4 = (lo4[0], lo4[-1] if owners4[-1] == -1 else IPV4_HIGH) if len(lo4) else (IPV4_HIGH, IPV4_HIGH)
-    for i in range(len(hi)):
-        vm[i] = -1
-        if outcome[i] != 0 or (version[i] == 4 and not first4 <= lo[i] < last4):
+    for i in range(len(outcome)):
+        src_vm[i] = dst_vm[i] = -1
+        if outcome[i] != 0:
             continue
-        key = IPV4_HIGH if version[i] == 4 else hi[i]
-        slot = _slot(key, lo[i], mask)
-        while table_owner[slot] != -1 and not (table_lo[slot] == lo[i] and table_hi[slot] == key):
-            slot = (slot + _ONE) & mask
-        if table_owner[slot] != -1 and (version[i] == 4 or hi[i] != IPV4_HIGH):
-            vm[i] = table_owner[slot]
-        elif version[i] == 4:
-            vm[i] = _range_owner(hi[i], lo[i], hi4, lo4, owners4)
-        else:
-            vm[i] = _range_owner(hi[i], lo[i], hi6, lo6, owners6)
+        kind = version[i]
+        # Both ends in one go: which of them is the network's can't be foreseen, but where one is the other mostly isn't.
+        if kind != 4 or first4 <= src_lo[i] < last4:
+            src_vm[i] = _owner(src_hi[i], src_lo[i], kind, table, four, six)
+        if kind != 4 or first4 <= dst_lo[i] < last4:
+            dst_vm[i] = _owner(dst_hi[i], dst_lo[i], kind, table, four, six)

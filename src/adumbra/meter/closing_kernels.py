@@ -7,6 +7,9 @@ import numpy as np
 from adumbra.meter.compiled import allocating
 from adumbra.meter.layout import CHUNK
 
+_MOVES_A_NOTE = 16
+_ROUNDS = 64  # of n values, a selection takes some log2 n
+
 
 @allocating
 def free_chunks(following, first, head):
@@ -55,24 +58,36 @@ def _ends(cells, count):
 
 @allocating
 def order_by_vm(cells, values, vms, ordered_vm, ordered_value):
-    """Orders notes by VM, then value. They come in the order of arrival, so that those of a VM are mostly in order."""
-    at = _ends(cells % vms, vms)
+    """Orders notes by VM, then value. They come in the order of arrival, so that those of a VM are mostly in order.
+
+    Each is moved to its place among those before it, until too much has been moved: then what is left is sorted.
+    """
+    first = _ends(cells % vms, vms)
+    at, moves = first.copy(), _MOVES_A_NOTE * len(cells)
     for i in range(len(cells)):
         vm = cells[i] % vms
         value, place = values[i], at[vm]
-        begins = place == 0 or ordered_vm[place - 1] != vm
-        while not begins and ordered_value[place - 1] > value:
-            ordered_value[place], ordered_vm[place] = ordered_value[place - 1], vm
+        while moves > 0 and place > first[vm] and ordered_value[place - 1] > value:
+            ordered_value[place] = ordered_value[place - 1]
             place -= 1
-            begins = place == 0 or ordered_vm[place - 1] != vm
-        ordered_vm[place], ordered_value[place] = vm, value
+            moves -= 1
+        ordered_value[place] = value
+        ordered_vm[at[vm]] = vm
         at[vm] += 1
+    for vm in range(vms if moves <= 0 else 0):
+        part = ordered_value[first[vm] : first[vm + 1]]
+        part[:] = np.sort(part)
 
 
 @allocating
 def _select(values, first, last, place):
-    """Moves values[first:last + 1] about until the one that would stand at `place` if they were in order does (Hoare's FIND)."""
-    while first < last:
+    """Moves values[first:last + 1] about until the one that would stand at `place` if they were in order does (Hoare's FIND).
+
+    Values that make it slow, by chance or on purpose, are sorted instead.
+    """
+    for _ in range(_ROUNDS):
+        if first >= last:
+            return
         pivot, low, high = values[(first + last) // 2], first, last
         while low <= high:
             while values[low] < pivot:
@@ -88,6 +103,8 @@ def _select(values, first, last, place):
             first = low
         else:
             return
+    part = values[first : last + 1]
+    part[:] = np.sort(part)
 
 
 @allocating

@@ -369,8 +369,8 @@ def _acknowledged(i, at, columns, row, table, origins, book):
     """The client acknowledges: the handshake is completed, or the server's answer to it was out of sight."""
     entry, now_ns = table.entries[at], columns.time_ns[i]
     source, target, state = columns.src_vm[i], columns.dst_vm[i], entry.state
-    completed = state & ANSWERED and (not state & OPEN or state & HALF_SEEN) and _after(
-        columns.ack[i], table.births[at].isn_server
+    completed = (
+        state & ANSWERED and (not state & OPEN or state & HALF_SEEN) and _after(columns.ack[i], table.births[at].isn_server)
     )
     if completed:
         count(book.ring, row, source, target, ESTABLISHED, 1)

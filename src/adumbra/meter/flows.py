@@ -1,4 +1,4 @@
-"""Connections, peers, notes, sources: the meter's tables, whose memory grows with use up to a bound. They count nothing themselves."""
+"""Connections, peers, notes, sources: the meter's tables. Their memory grows with use up to a bound; they count nothing."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ class ConnectionTable:
         connection_kernels.rehash(self.arrays.entries, self.arrays.bucket_of, buckets, self._seed)
         connection_kernels.free_entries(self.arrays.entries, self.arrays.bucket_of, self._scalars)
 
-    def _replace(self, name: str, array: NDArray[np.generic]) -> None:
+    def _replace(self, name: str, array: Any) -> None:
         self.arrays = self.arrays._replace(**{name: array})
 
 
 class NoteTable:
-    """Times and requests of the open intervals, in a list of chunks for each interval and kind. Grows by doubling up to `most`."""
+    """Times and requests of the open intervals, in a list of chunks for each interval and kind. Doubles up to `most`."""
 
     def __init__(self, rows: int, most: int, scalars: Ints) -> None:
         self.most_chunks = max(most, _LEAST_NOTES) // layout.CHUNK

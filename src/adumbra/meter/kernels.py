@@ -58,7 +58,7 @@ from adumbra.meter.peer_kernels import first_slot, meet
 from adumbra.meter.prefetch import prefetch
 from adumbra.meter.segment_kernels import exchange, segment, time_acknowledgement, time_data
 
-_BUCKETS_AHEAD, _ENTRIES_AHEAD, _DETAILS_AHEAD = 24, 16, 8  # packets
+_BUCKETS_AHEAD, _ENTRIES_AHEAD, _DETAILS_AHEAD = 16, 10, 5  # packets
 _TIMED = SAMPLE_A | SAMPLE_B | WANTED_A | WANTED_B
 _PARSED, _MALFORMED_FROM, _ELSEWHERE = 0, 3, 6  # outcomes; those from 3 on may have hidden a packet of the network
 
@@ -172,16 +172,20 @@ def _fetch_ahead(i, columns, interval, table, peers, seed):
         prefetch(table.details, at)
     if table.entries[at].met != np.int32(interval & 0x7FFFFFFF):
         if columns.src_vm[soon] >= 0:
-            slot = first_slot(columns.dst_hi[soon], columns.dst_lo[soon], columns.version[soon], columns.src_vm[soon], peers, seed)
+            slot = first_slot(
+                columns.dst_hi[soon], columns.dst_lo[soon], columns.version[soon], columns.src_vm[soon], peers, seed
+            )
             prefetch(peers, slot)
         if columns.dst_vm[soon] >= 0:
-            slot = first_slot(columns.src_hi[soon], columns.src_lo[soon], columns.version[soon], columns.dst_vm[soon], peers, seed)
+            slot = first_slot(
+                columns.src_hi[soon], columns.src_lo[soon], columns.version[soon], columns.dst_vm[soon], peers, seed
+            )
             prefetch(peers, slot)
 
 
 @compiled
 def meter(first, columns, table, origins, peers, book):
-    """Meters packets from row `first` on. Returns a row and CLOSE, where intervals must be closed before it, or GROW; or DONE."""
+    """Meters packets from row `first` on. Gives a row and CLOSE, where intervals must be closed before it, or GROW; or DONE."""
     scalars, asked, ring = book.scalars, book.asked, book.ring
     interval_ns, interval, row, begin_ns = asked[INTERVAL_NS], np.int64(0), np.int64(0), np.int64(NOT_STARTED)
     least_wait_ns = min(asked[PENDING_NS], asked[DATAGRAM_NS])

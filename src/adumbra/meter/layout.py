@@ -184,7 +184,8 @@ class Book(NamedTuple):
     """What is written down: counters of the open intervals int64[rows, VMs + 1, counters], notes, scalars; what is asked.
 
     values, noted: int64 and int32[chunks, CHUNK], the notes and their VMs; following: int32[chunks], the chunk before in its
-    list (-1: none); lists: int64[rows, kinds, 2], the newest chunk (-1: none) and how many notes. The column beyond the VMs', the last, takes what belongs to none: no branch on what can't be foreseen.
+    list (-1: none); lists: int64[rows, kinds, 2], the newest chunk (-1: none) and how many notes. The last column, beyond the
+    VMs', takes what belongs to none: no branch on what can't be foreseen.
     """
 
     ring: Ints

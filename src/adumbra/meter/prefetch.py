@@ -15,6 +15,7 @@ _FOR_READING, _KEEP, _DATA = 0, 3, 1
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
     """Fetches the cache line in which a row of an array begins; the row must lie within it."""
+    del typing_context
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, arguments[0])

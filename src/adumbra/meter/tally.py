@@ -72,7 +72,8 @@ def merge(tallies: Sequence[Tally]) -> Tally:
         for kind, noted in enumerate(each.notes):
             cells[kind].append(rows[noted.cells // vms] * vms + noted.cells % vms)
     notes = tuple(
-        Notes(np.concatenate(cells[kind]), np.concatenate([each.notes[kind].values for each in tallies])) for kind in range(KINDS)
+        Notes(np.concatenate(cells[kind]), np.concatenate([each.notes[kind].values for each in tallies]))
+        for kind in range(KINDS)
     )
     return Tally(interval_ns, start_ns, counts, missed, notes)
 

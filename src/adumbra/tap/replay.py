@@ -16,8 +16,8 @@ from adumbra.tap.bytestream import ByteStream
 
 Order = Literal["big", "little"]
 
-BATCH_FRAMES = 16_384
-_BUFFER_BYTES = 1 << 20
+BATCH_FRAMES = 32_768
+_BUFFER_BYTES = 1 << 22
 _MAX_INTERFACES = 65_536
 _MAX_DROPPED = 1 << 40  # more in one section is a broken counter
 
