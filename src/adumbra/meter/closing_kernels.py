@@ -122,11 +122,11 @@ def cell_quantiles(cells, values, levels, quantiles):
     for cell in range(quantiles.shape[1]):
         first, last = ends[cell], ends[cell + 1] - 1
         for k in range(len(levels) if last >= first else 0):
-            rank = ends[cell] + (ends[cell + 1] - 1 - ends[cell]) * levels[k]
-            low = np.int64(np.floor(rank))
+            rank = (ends[cell + 1] - 1 - ends[cell]) * levels[k]
+            share, low = rank - np.floor(rank), ends[cell] + np.int64(np.floor(rank))
             _select(grouped, first, last, low)
             following = grouped[low]
             if low < last:
                 following = grouped[low + 1 : last + 1].min()
-            quantiles[k, cell] = grouped[low] + (following - grouped[low]) * (rank - low)
+            quantiles[k, cell] = grouped[low] + (following - grouped[low]) * share
             first = low
