@@ -15,7 +15,7 @@ import numpy as np
 from adumbra.decode.flow_exports import FlowDecoder
 from adumbra.decode.flow_logs import LogDecoder
 from adumbra.decode.packets import Decoder
-from adumbra.decode.share import Share
+from adumbra.decode.share import OwnFrames, Share
 from adumbra.meter.attribute import Attribution
 from adumbra.meter.flow_records import FlowMeter, FlowMeterSettings
 from adumbra.meter.intervals import Meter, MeterSettings
@@ -75,6 +75,7 @@ class PacketMetering:
         self._summary = Summary(len(watch.vms))
         self._attribution = Attribution(watch.spec, watch.vms)
         self._decoder = Decoder(share)
+        self._own = OwnFrames(share, watch.spec.interval_ns) if share else None
         self._layer = watch.layer
         self._dropped = 0
         self._complete_to_ns = 0
@@ -97,6 +98,7 @@ class PacketMetering:
         yield tuple(self.meter.finish())
 
     def _add(self, frames: Frames) -> Iterator[Tally]:
+        frames = self._own.take(frames) if self._own else frames
         packets = self._attribution.assign(self._decoder.decode(frames))
         while self._decoder.unwrap(frames, packets, self._layer):
             self._attribution.assign(packets)

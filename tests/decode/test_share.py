@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.captures import BRIDGED, IPV4, Frame, batch, ethernet, gre, ip, tcp, udp, vxlan
 
 from adumbra.decode.packets import Decoder
-from adumbra.decode.share import Share, share_of
+from adumbra.decode.share import OwnFrames, Share, share_of
 from adumbra.schema.records import Outcome, Packets
 from adumbra.schema.sources import Layer
 
@@ -96,6 +96,31 @@ def test_each_packet_is_one_workers(datas: list[bytes], workers: int, layer: Lay
         assert all(part[i]["time_ns"] == want["time_ns"] for part in parts)
         elsewhere = [parts[worker][i] for worker in range(workers) if worker not in owners]
         assert all((row["src_vm"], row["dst_vm"]) == (-1, -1) for row in elsewhere)
+
+
+@settings(max_examples=150, deadline=None)
+@given(frames_of_any, st.lists(st.integers(0, 60), min_size=12, max_size=12), st.integers(2, 4), st.integers(0, 12))
+def test_own_frames_remain_and_the_first_of_each_interval(datas: list[bytes], times: list[int], workers: int, cut: int) -> None:
+    frames, interval_ns = [Frame(times[k], data) for k, data in enumerate(datas)], 10
+    for worker in range(workers):
+        share = Share(worker, workers, NETWORK)
+        own, taken = OwnFrames(share, interval_ns), []
+        for part in (frames[:cut], frames[cut:]):
+            kept = own.take(batch(part))
+            taken += [(int(kept.time_ns[i]), bytes(kept.data[kept.offset[i] :][: kept.captured[i]])) for i in range(len(kept))]
+        newest, wanted = -1, []
+        for frame, row in zip(frames, metered(frames, share, Layer.AUTO, NETWORK), strict=True):
+            if frame.time_ns // interval_ns > newest or row["outcome"] != Outcome.ELSEWHERE:
+                wanted.append((frame.time_ns, frame.data))
+            newest = max(newest, frame.time_ns // interval_ns)
+        remaining = iter(taken)
+        assert all(each in remaining for each in wanted), "one is missing, or out of order"
+
+
+def test_frames_of_others_go() -> None:
+    frames = [Frame(k, ethernet(ip(f"198.18.0.{k}", "10.20.0.1", 6, tcp(1, 2, 2)))) for k in range(1, 101)]
+    kept = [len(OwnFrames(Share(worker, 2, NETWORK), 1000).take(batch(frames))) for worker in range(2)]
+    assert sum(kept) == 101, "each is one worker's, and the first, with which time begins, is both's"
 
 
 @settings(max_examples=300, deadline=None)

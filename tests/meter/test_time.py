@@ -301,6 +301,11 @@ def busy(seed: int, connections: int, *, jumps: bool, ports: int = 40) -> list[F
     return sorted(frames, key=lambda frame: frame.time_ns + chance.choice([0, 0, 0, 0, int(2e9), int(13e9)]))
 
 
+def test_a_quantile_is_the_same_wherever_its_cell_stands() -> None:
+    frames = busy(0, 25, jumps=False)
+    assert observe(frames, cuts=[85], in_order=False).same_as(observe(frames, in_order=False))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(5, 60), st.booleans(), st.data())
 def test_any_cut_into_batches_gives_the_same(seed: int, connections: int, jumps: bool, data: st.DataObject) -> None:

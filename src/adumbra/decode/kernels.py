@@ -476,6 +476,42 @@ def _owner(version, src_hi, src_lo, dst_hi, dst_lo, shares):
     return _spread(src_hi ^ src_lo, dst_hi ^ dst_lo, from_inside, to_inside, shares.workers)
 
 
+@inlined
+def _may_own(data, begin, captured, link, shares):
+    """Whether half a frame's header tells whose share it is, and whether it may be the worker's own."""
+    sure, mine = np.uint64(0), True
+    if link == _ETHERNET and captured >= 38 and _be16(data, begin + 12) == _IPV4:
+        kind, port = _u8(data, begin + 23), _be16(data, begin + 36)
+        no_tunnel = (port != _VXLAN_PORT) & (port != _LINUX_VXLAN_PORT) & (port != _GENEVE_PORT)
+        plain = (_u8(data, begin + 14) == 0x45) & (_be16(data, begin + 16) >= 20)
+        plain &= (kind == _TCP) | ((kind == _UDP) & no_tunnel)
+        src, dst = np.uint64(_be32(data, begin + 26)), np.uint64(_be32(data, begin + 30))
+        owner = _spread(src, dst, _inside4(src, shares.edges4), _inside4(dst, shares.edges4), shares.workers)
+        mine = (owner == shares.worker) | (not plain)
+        sure = np.uint64(plain)
+    return sure, mine
+
+
+@compiled
+def own_rows(data, given, shares, interval_ns, until_ns, taken):
+    """Puts the columns of frames that may be the worker's own into `taken`, and those of others with which time goes on.
+
+    given, taken: offset, captured, length, time_ns and link of frames. A frame of others is kept where it is the first of an
+    interval that lies after all before: `until_ns` is where the last such interval ends. Returns how many, and that end.
+    """
+    offset, captured, length, time_ns, link = given
+    to_offset, to_captured, to_length, to_time_ns, to_link = taken
+    count = np.uint64(0)
+    for i in range(len(offset)):
+        _, mine = _may_own(data, offset[i], captured[i], link[i], shares)
+        if time_ns[i] >= until_ns:
+            until_ns, mine = (time_ns[i] // interval_ns + 1) * interval_ns, True
+        to_offset[count], to_captured[count], to_length[count] = offset[i], captured[i], length[i]
+        to_time_ns[count], to_link[count] = time_ns[i], link[i]
+        count += np.uint64(mine)
+    return count, until_ns
+
+
 @compiled
 def _choose(data, offset, captured, link, shares, outcome, chosen):
     """Puts the rows that may be of the worker's share into `chosen`, marks all as elsewhere, and returns how many it chose.
@@ -485,16 +521,7 @@ def _choose(data, offset, captured, link, shares, outcome, chosen):
     """
     count = np.uint64(0)
     for i in range(len(offset)):
-        begin, sure, mine = offset[i], np.uint64(0), True
-        if link[i] == _ETHERNET and captured[i] >= 38 and _be16(data, begin + 12) == _IPV4:
-            kind, port = _u8(data, begin + 23), _be16(data, begin + 36)
-            no_tunnel = (port != _VXLAN_PORT) & (port != _LINUX_VXLAN_PORT) & (port != _GENEVE_PORT)
-            plain = (_u8(data, begin + 14) == 0x45) & (_be16(data, begin + 16) >= 20)
-            plain &= (kind == _TCP) | ((kind == _UDP) & no_tunnel)
-            src, dst = np.uint64(_be32(data, begin + 26)), np.uint64(_be32(data, begin + 30))
-            owner = _spread(src, dst, _inside4(src, shares.edges4), _inside4(dst, shares.edges4), shares.workers)
-            mine = (owner == shares.worker) | (not plain)
-            sure = np.uint64(plain)
+        sure, mine = _may_own(data, offset[i], captured[i], link[i], shares)
         outcome[i] = ELSEWHERE
         chosen[count] = np.uint64(i) << _U1 | sure
         count += np.uint64(mine)

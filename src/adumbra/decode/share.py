@@ -9,8 +9,10 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 import numpy as np
 from numpy.typing import NDArray
 
+from adumbra.decode import kernels
 from adumbra.decode.kernels import SHARE_FACTOR, SHARE_SHIFT
 from adumbra.schema.addresses import Prefix
+from adumbra.schema.records import Frames, Ints
 
 MAX_WORKERS = 1 << 16
 _LOW_HALF = (1 << 64) - 1
@@ -43,6 +45,29 @@ class Share:
         four, six = (_edges(self.prefixes, version) for version in (4, 6))
         four += [_LOW_HALF] * (4 - len(four))
         return np.array(four, np.uint64), _halves(six, 64), _halves(six, 0)
+
+
+class OwnFrames:
+    """Takes out of batches what may be a worker's own, so that nothing behind it need look at the frames of others.
+
+    Of these remain the first in each interval, which tell how time goes on: intervals close for all workers alike. The
+    decoder still decides whose each frame is. What is taken is valid until the next batch is.
+    """
+
+    def __init__(self, share: Share, interval_ns: int) -> None:
+        self._shares = kernels.Shares(share.worker, share.workers, *share.edges())
+        self._interval_ns = interval_ns
+        self._until_ns = 0
+        self._room: tuple[Ints, ...] = ()
+
+    def take(self, frames: Frames) -> Frames:
+        if not self._room or len(self._room[0]) < len(frames):
+            self._room = tuple(np.zeros(len(frames), np.int64) for _ in range(5))
+        given = (frames.offset, frames.captured, frames.length, frames.time_ns, frames.link)
+        count, until_ns = kernels.own_rows(frames.data, given, self._shares, self._interval_ns, self._until_ns, self._room)
+        self._until_ns = int(until_ns)
+        offset, captured, length, time_ns, link = (column[: int(count)] for column in self._room)
+        return Frames(frames.data, offset, captured, length, time_ns, link, frames.complete_to_ns)
 
 
 def share_of(src: int, dst: int, version: int, prefixes: Iterable[Prefix], workers: int) -> int:
