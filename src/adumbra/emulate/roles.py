@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,7 +28,8 @@ class CpuPrior(_Figures):
     """CPU seconds on a reference core per connection, request, byte and packet; cores in use while nothing comes.
 
     `service_cv`: coefficient of variation of a request's service time, taken as lognormal. `servers`: the most requests that
-    the software works on at once (1 for a single-threaded one); none: as many as there are cores.
+    the software works on at once (1 for a single-threaded one); none: as many as there are cores. `discipline`: "fcfs",
+    requests wait for a free server (an event loop a core), or "ps", all that are there share the cores (a process each).
     """
 
     idle_cores: Amount
@@ -39,25 +40,37 @@ class CpuPrior(_Figures):
     packet_s: CpuTime
     service_cv: Annotated[float, Field(ge=0, le=20)]
     servers: Annotated[int, Field(ge=1)] | None = None
+    discipline: Literal["fcfs", "ps"] = "fcfs"
 
 
 class MemoryPrior(_Figures):
-    """Bytes of the software at rest and per open connection; seconds over which it gives freed memory back (0: at once)."""
+    """Bytes of the software at rest and per open connection; seconds over which it gives freed memory back (0: at once).
+
+    session_bytes: kept for each client (peer) for session_s after it was last there. A cache grows by cache_request_bytes
+    with each request that is not in it, up to cache_bytes: cache_bytes x (1 - exp(-requests x cache_request_bytes /
+    cache_bytes)) where all of what may be asked for is asked for alike (the coupon collector's problem).
+    """
 
     base_bytes: Amount
     connection_bytes: Amount
     release_s: Amount
+    session_bytes: Amount = 0.0
+    session_s: Amount = 0.0
+    cache_bytes: Amount = 0.0
+    cache_request_bytes: Amount = 0.0
 
 
 class StoragePrior(_Figures):
-    """Bytes on disk at rest, bytes that come to stay there per byte received, and operations per request.
+    """Bytes on disk at rest, bytes that are written to stay there per byte received, and operations per request.
 
-    What is rewritten in place, such as a snapshot, doesn't stay.
+    written_per_byte_in has the software's own amplification in it (indices, logs). What is rewritten in place, such as a
+    snapshot, doesn't stay. retention_s: for how long what was written is kept; none: for good.
     """
 
     base_bytes: Amount
     written_per_byte_in: Amount
     ops_per_request: Amount
+    retention_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class UnseenPrior(_Figures):
@@ -69,11 +82,15 @@ class UnseenPrior(_Figures):
 
 
 class Spread(_Figures):
-    """How unsure the prior is: standard deviation of the natural logarithm of each resource's figure."""
+    """How unsure the prior is: standard deviation of the natural logarithm of each resource's figure as a whole.
+
+    `costs`: that of each cost (of CPU, or memory) by itself, beside the whole's.
+    """
 
     cpu: Annotated[float, Field(ge=0, le=10)]
     memory: Annotated[float, Field(ge=0, le=10)]
     storage: Annotated[float, Field(ge=0, le=10)]
+    costs: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 class SystemPrior(_Figures):

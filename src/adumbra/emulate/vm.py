@@ -17,6 +17,7 @@ from adumbra.emulate import kernels
 from adumbra.emulate.demand import NEEDED, SCANS, demand_table, load_of
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import RolePrior
+from adumbra.schema.calibration import VmCalibration
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals, Ints
 from adumbra.schema.sizing import RESOURCES, Machine
 
@@ -34,6 +35,7 @@ class EmulatedVm:
     """One VM to emulate: its role's prior, its size, and the path to those it talks to.
 
     core_speed: of one of its cores, in reference cores. buffer_bytes: of the link, each way; none: BUFFER_S at line rate.
+    calibration: what measured use said of it, which then stands in place of the prior's figures.
     Raises ValueError for a size that no machine has.
     """
 
@@ -44,6 +46,7 @@ class EmulatedVm:
     core_speed: float = 1.0
     buffer_bytes: float | None = None
     patience_s: float = PATIENCE_S
+    calibration: VmCalibration | None = None
 
     def __post_init__(self) -> None:
         positive = {
