@@ -1,4 +1,4 @@
-"""What was learned of VMs from measured use: the costs of their law of use, how sure these are, and what that was worth. Nouns."""
+"""What measured use said of VMs: the costs of their use, how sure these are, and what knowing them was worth. Nouns only."""
 
 from __future__ import annotations
 
