@@ -1,266 +1,364 @@
-#!/usr/bin/env python3
-"""Runs each role alone, counts, and fits costs by non-negative least squares.
+"""Measures what each role costs, one server after the other, and writes measured.json, of which fit.py makes the priors.
 
-usage: measure.py SHOP_FOLDER CONFIG.json PREFIX SECONDS OUT.json   (started by measure.sh)
-       measure.py load ROLE KIND MODE RATE SECONDS                  (one run's load, in its namespace)
-       measure.py hold ROLE N                                       (opens N connections, waits for a line)
+usage: measure.py [--quick] [--role R]... [--workload W]... [--out DIR] [--seconds S] [--no-install]    (root; see README.md)
+Wires the other modules: servers in their place, load beside them, the kernel's accounts before and after.
 """
 
+from __future__ import annotations
+
+import argparse
+import contextlib
 import json
+import math
 import os
 import platform
 import re
-import socket
-import struct
+import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-ADDRESS = {"nginx": ("10.20.1.10", 80), "postgresql": ("10.20.2.10", 5432), "redis": ("10.20.2.11", 6379)}
-VM = {"nginx": "web-1", "postgresql": "db", "redis": "cache"}
-FROM = {"nginx": "db", "postgresql": "web-1", "redis": "web-1"}  # the load runs in another subnet's namespace
-# kind of request, and rates a second: over kept connections, and with a connection for each request
-RUNS = {
-    "nginx": {"kinds": ["small", "large"], "keep": [100, 300, 900], "short": [50, 150, 450]},
-    "postgresql": {"kinds": ["select1", "select60", "insert"], "keep": [50, 150, 400], "short": [10, 30, 80]},
-    "redis": {"kinds": ["get100", "get10000", "set100", "set10000"], "keep": [200, 600, 1500], "short": [50, 150, 450]},
-}
-HOLD = {"nginx": [0, 100, 200, 400], "postgresql": [0, 10, 25, 45], "redis": [0, 100, 200, 400]}
-KEPT = 4  # connections of a run that keeps them
-SQL = {
-    "select1": "SELECT id, name, price, stock, description FROM product WHERE id = $1",
-    "select60": "SELECT id, name, price, description FROM product WHERE category = $1 % 40 ORDER BY price LIMIT 60",
-    "insert": "INSERT INTO cart (session, product, quantity) VALUES ($1, 1, 1) ON CONFLICT (session, product) "
-    "DO UPDATE SET quantity = cart.quantity + 1",
-}
+import plan
+import servers
+from harness import NICE, SERVER, Group, MeasureError, Net, Place, check_machine, cores
+from load import Job
+from plan import Role, Workload
+
+HERE = Path(__file__).parent
+LATE_MS = 25.0  # a run whose requests were sent later than this (99th percentile) is repeated: the machine was busy
+TRIES = 3
+POOL = 4  # connections kept
+PYTHON = "/usr/bin/python3"
 
 
-class Client:
-    def __init__(self, role):
-        self.role = role
-        self.s = socket.create_connection(ADDRESS[role], 5)
-        self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.f = self.s.makefile("rb", 65536)
-        self.known = set()
-        if role == "postgresql":
-            body = struct.pack("!I", 196608) + b"user\0shop\0database\0shop\0\0"
-            self.s.sendall(struct.pack("!I", len(body) + 4) + body)
-            self.ready()
+@dataclass(frozen=True)
+class Effort:
+    """How long to look: seconds a run, seconds at rest, and whether the middle rates are run too."""
 
-    def ready(self):
-        while True:
-            kind, n = struct.unpack("!cI", self.f.read(5))
-            body = self.f.read(n - 4)
-            if kind == b"E":
-                raise OSError(body)
-            if kind == b"Z":
-                return
-
-    def ask(self, kind, number):
-        if self.role == "nginx":
-            self.s.sendall(
-                b"GET /static/%s HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: measure\r\nAccept: */*\r\n\r\n" % kind.encode()
-            )
-            size = 0
-            first = self.f.readline()
-            if b" 200 " not in first:
-                raise OSError(first)
-            while (line := self.f.readline()) != b"\r\n":
-                if line.lower().startswith(b"content-length:"):
-                    size = int(line[15:])
-            self.f.read(size)
-        elif self.role == "redis":
-            size = int(kind[3:])
-            key = b"k%d:%d" % (size, number % 200)
-            if kind[:3] == "get":
-                self.s.sendall(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
-                n = int(self.f.readline()[1:])
-                if n >= 0:
-                    self.f.read(n + 2)
-            else:
-                self.s.sendall(b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, size, b"x" * size))
-                self.f.readline()
-        else:
-            m = lambda k, b: k + struct.pack("!I", len(b) + 4) + b
-            out = b""
-            if kind not in self.known:
-                self.known.add(kind)
-                out = m(
-                    b"P",
-                    kind.encode() + b"\0" + SQL[kind].encode() + b"\0" + struct.pack("!HI", 1, 20 if kind == "insert" else 23),
-                )
-            v = str(number % 10000).encode()
-            out += m(b"B", b"\0" + kind.encode() + b"\0\0\0" + struct.pack("!HI", 1, len(v)) + v + b"\0\0")
-            self.s.sendall(out + m(b"E", b"\0\0\0\0\0") + m(b"S", b""))
-            self.ready()
-
-    def close(self):
-        if self.role == "postgresql":
-            self.s.sendall(b"X\0\0\0\4")
-        self.f.close()
-        self.s.close()
+    seconds: float = 3.0
+    rest_s: float = 6.0
+    quick: bool = False
 
 
-def load(role, kind, mode, rate, seconds):
-    connections = requests = 0
-    kept = []
-    if mode == "keep":
-        kept = [Client(role) for _ in range(KEPT)]
-        connections = KEPT
-    start = time.monotonic()
-    while (at := start + requests / rate) < start + seconds:
-        wait = at - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        c = kept[requests % KEPT] if kept else Client(role)
-        c.ask(kind, requests)
-        requests += 1
-        if not kept:
-            connections += 1
-            c.close()
-    for c in kept:
-        c.close()
-    print(json.dumps({"connections": connections, "requests": requests, "seconds": time.monotonic() - start}))
+@dataclass
+class Bench:
+    """One role's server as it runs, and what is needed to ask it and to read its accounts."""
+
+    role: Role
+    net: Net
+    group: Group
+    made: servers.Running
+    effort: Effort
+    seed: int = 0
+
+    def job(self, workload: Workload, rate: float, keep: bool) -> Job:
+        self.seed += 1
+        return Job(
+            SERVER, workload.port or self.role.port, self.role.dialect, dict(workload.weights), rate, self.effort.seconds,
+            self.seed, POOL if keep else 0, self.role.tls,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def client(self, job: Job) -> Iterator[subprocess.Popen[str]]:
+        """A load process that says it is ready."""
+        words = [*self.net.inside("load"), "nice", "-n", str(NICE), PYTHON, str(HERE / "load.py")]
+        core = cores()[1]
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - no threads
+        ) as process:
+            _say(process, json.dumps(asdict(job)))
+            if _hear(process) != "ready":
+                process.kill()
+                raise MeasureError(f"{self.role.name}: the load could not connect; see what it said above")
+            yield process
+
+    def accounts(self) -> dict[str, float]:
+        """What the kernel has counted up to now."""
+        return {"at": time.monotonic(), "cpu_s": self.group.cpu_s(), **self.net.counters(), **self.group.storage()}
 
 
-def hold(role, n):
-    kind = {"nginx": "small", "postgresql": "select1", "redis": "get100"}[role]
-    held = []
-    for i in range(n):
-        c = Client(role)
-        c.ask(kind, i)
-        held.append(c)
-    print("held", flush=True)
-    sys.stdin.readline()
-    for c in held:
-        c.close()
+def _say(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
 
 
-def nnls(rows, values, steps=20000):
-    """min |A x - b|, x >= 0, by coordinate descent on scaled columns."""
-    n = len(rows[0])
-    scale = [max(abs(r[j]) for r in rows) or 1.0 for j in range(n)]
-    a = [[r[j] / scale[j] for j in range(n)] for r in rows]
-    g = [[sum(r[i] * r[j] for r in a) for j in range(n)] for i in range(n)]
-    h = [sum(r[i] * v for r, v in zip(a, values)) for i in range(n)]
-    x = [0.0] * n
-    for _ in range(steps):
-        for i in range(n):
-            if g[i][i] > 0:
-                x[i] = max(0.0, x[i] + (h[i] - sum(g[i][j] * x[j] for j in range(n))) / g[i][i])
-    return [v / s for v, s in zip(x, scale)]
+def _hear(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
-def line(points):
-    n = len(points)
-    mx, my = sum(p[0] for p in points) / n, sum(p[1] for p in points) / n
-    slope = sum((x - mx) * (y - my) for x, y in points) / sum((x - mx) ** 2 for x, _ in points)
-    return my - slope * mx, slope
+def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What was counted between two readings; `seconds` between them."""
+    found = {name: after[name] - before[name] for name in before}
+    return {"seconds": round(found.pop("at"), 4), **{name: round(value, 7) for name, value in found.items()}}
 
 
-def main():
-    shop, config, prefix, seconds, out = sys.argv[1:]
-    sys.path.insert(0, shop)
-    import usage
+def one_run(bench: Bench, workload: Workload, rate: float, keep: bool) -> dict[str, Any]:
+    """One run: a workload at a rate, over kept connections or with one for each request."""
+    with bench.client(bench.job(workload, rate, keep)) as process:
+        time.sleep(0.15)
+        size = servers.folder_bytes(bench.made)
+        before = bench.accounts()
+        _say(process, "go")
+        seen = json.loads(_hear(process) or "{}")
+        time.sleep(0.1)
+        counted = difference(before, bench.accounts())
+    if not seen:
+        raise MeasureError(f"{bench.role.name} {workload.name}: the load failed; see what it said above")
+    time.sleep(0.1)
+    return {
+        "workload": workload.name, "mode": "keep" if keep else "new", "rate": rate, **counted, **seen,
+        "grown_bytes": servers.folder_bytes(bench.made) - size, "memory_own": bench.group.memory()["own"],
+    }  # fmt: skip
 
-    vms = {v["vm"]: v for v in json.load(open(config))}
-    me = [sys.executable, os.path.abspath(__file__)]
-    inside = lambda role: ["nsenter", f"--net=/run/netns/{prefix}{FROM[role]}"]
 
-    def state(vm):
-        return usage.cpu_seconds(vm), sum(usage.network(vm)), time.monotonic()
+def good_run(bench: Bench, workload: Workload, rate: float, keep: bool) -> dict[str, Any]:
+    """A run, made again where the machine was too busy for it; of several, the one of median CPU a request."""
+    runs = []
+    for _ in range(TRIES):
+        run = one_run(bench, workload, rate, keep)
+        runs.append(run)
+        if len(runs) == 1 and not noisy(run):
+            break
+    middle = sorted(runs, key=lambda r: r["cpu_s"] / max(r["answered"], 1))[len(runs) // 2]
+    return {**middle, "tries": len(runs)}
 
-    def run(role, words):
-        vm = vms[VM[role]]
-        before = state(vm)
-        got = {"connections": 0, "requests": 0}
-        if words:
-            r = subprocess.run([*inside(role), *me, "load", role, *words], capture_output=True, text=True)
-            if r.returncode:
-                raise SystemExit(f"{role} {words}: {r.stderr[-500:]}")
-            got = json.loads(r.stdout)
+
+def noisy(run: dict[str, Any]) -> bool:
+    """Whether a run says more of the machine than of the server."""
+    late = run["late_ms_p99"]
+    return late is None or late > LATE_MS or run["answered"] < 0.98 * run["offered"]
+
+
+def rates(bench: Bench, first: dict[str, Any], idle_cores: float, most: float) -> list[float]:
+    """Further rates of a workload, after its first run: so high that they take plan.FOUND and plan.PRESENT of a core."""
+    cost_s = max(first["cpu_s"] - idle_cores * first["seconds"], 1e-6) / max(first["answered"], 1)
+    shares = (plan.PRESENT,) if bench.effort.quick or first["mode"] == "new" else (plan.FOUND, plan.PRESENT)
+    wanted = [min(share / cost_s, most) for share in shares]
+    return sorted({_rounded(rate) for rate in wanted if rate > 1.3 * first["rate"]})
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+def grid(bench: Bench, idle_cores: float) -> list[dict[str, Any]]:
+    """All runs of a role's workloads."""
+    runs = []
+    for workload in bench.role.workloads:
+        for keep, most in zip((True, False), bench.role.most):
+            first = good_run(bench, workload, plan.LOWEST, keep)
+            runs.append(first)
+            further = rates(bench, first, idle_cores, min(most, workload.most or math.inf))
+            runs.extend(good_run(bench, workload, rate, keep) for rate in further)
+        _tell(bench.role, f"{workload.name}: {runs[-1]['cpu_s'] / max(runs[-1]['answered'], 1) * 1e6:.0f} us a request")
+    return runs
+
+
+def kinds(bench: Bench) -> list[dict[str, Any]]:
+    """Each kind by itself, at one rate: how unlike the work of requests is."""
+    singly = [Workload(kind, {kind: 1.0}, port) for kind, port in plan.kinds_of(bench.role)]
+    return [good_run(bench, workload, 2 * plan.LOWEST, True) for workload in singly]
+
+
+def at_rest(bench: Bench) -> dict[str, float]:
+    before = bench.accounts()
+    time.sleep(bench.effort.rest_s)
+    return difference(before, bench.accounts())
+
+
+def held(bench: Bench) -> list[dict[str, int]]:
+    """Memory while so many connections are held, each of which asked once."""
+    points = []
+    for count in bench.role.holds[:: len(bench.role.holds) - 1 if bench.effort.quick else 1]:
+        job = bench.job(bench.role.workloads[0], 1.0, True)
+        with bench.client(Job(**{**asdict(job), "hold": count, "seconds": 1.0})) as process:
             time.sleep(0.3)
-        else:
-            time.sleep(8)
-        after = state(vm)
-        return {
-            "connections": got["connections"],
-            "requests": got["requests"],
-            "bytes": after[1] - before[1],
-            "seconds": after[2] - before[2],
-            "cpu_s": after[0] - before[0],
-        }
+            points.append({"connections": count, "own": bench.group.memory()["own"]})
+            _say(process, "go")
+            _hear(process)
+        time.sleep(0.3)
+    return points
 
-    doc = {
-        "what": "cost of each role alone, fitted to short runs at steady rates; bytes are bytes on the wire in and out, "
-        "frame headers included",
-        "roles": {},
-    }
-    for role, plan in RUNS.items():
-        vm = vms[VM[role]]
-        idle = run(role, None)
-        runs = []
-        for kind in plan["kinds"] if role != "redis" else sorted(plan["kinds"], reverse=True):  # sets before gets
-            for mode in ("keep", "short"):
-                for rate in plan[mode]:
-                    r = run(role, [kind, mode, str(rate), seconds])
-                    runs.append({"kind": kind, "mode": mode, "rate": rate, **r})
+
+def prepared(bench: Bench) -> dict[str, float]:
+    """Makes the server's data over the network, and tells what it grew by."""
+    before, first = bench.group.memory()["own"], bench.accounts()
+    job = bench.job(bench.role.workloads[0], 1.0, True)
+    with bench.client(Job(**{**asdict(job), "prepare": True})) as process:
+        _say(process, "go")
+        _hear(process)
+    time.sleep(0.5)
+    counted = difference(first, bench.accounts())
+    return {"bytes_in": counted["bytes_in"], "grown": bench.group.memory()["own"] - before}
+
+
+@contextlib.contextmanager
+def bench_of(role: Role, effort: Effort, threaded: bool = True) -> Iterator[Bench]:
+    """A role's servers in namespaces and a group of their own, gone at the end."""
+    name = f"roles{os.getpid()}"
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    folder.chmod(0o755)
+    try:
+        with Group(name) as group, Group(f"{name}b") as behind, Net(name, threaded) as net:
+            places = []
+            for where, member, core in (("server", group, cores()[0]), ("backend", behind, cores()[1])):
+                (folder / where).mkdir()
+                places.append(Place(net, member, folder / where, core, where))
+            if (receiver := net.receiver_pid()) is not None:
+                group.add(receiver)
+                os.sched_setaffinity(receiver, {cores()[0]})
+            with servers.running(role, *places) as made:
+                time.sleep(1.0)
+                yield Bench(role, net, group, made, effort)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(role: Role, effort: Effort) -> dict[str, Any]:
+    """All that is measured of one role."""
+    with bench_of(role, effort) as bench:
+        started = bench.group.memory()
+        size = servers.folder_bytes(bench.made)
+        data = prepared(bench)
+        time.sleep(min(effort.rest_s, 2.0))
+        idle = at_rest(bench)
         idle_cores = idle["cpu_s"] / idle["seconds"]
-        rows = [[r["connections"] / r["cpu_s"], r["requests"] / r["cpu_s"], r["bytes"] / r["cpu_s"]] for r in runs]
-        cost = nnls(rows, [max(0.0, 1 - idle_cores * r["seconds"] / r["cpu_s"]) for r in runs])
-        for r in runs:
-            r["fitted_cpu_s"] = (
-                sum(c * r[k] for c, k in zip(cost, ("connections", "requests", "bytes"))) + idle_cores * r["seconds"]
-            )
-        errors = [abs(r["fitted_cpu_s"] / r["cpu_s"] - 1) for r in runs]
-        held = []
-        for n in HOLD[role]:
-            p = subprocess.Popen(
-                [*inside(role), *me, "hold", role, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            if p.stdout.readline() != "held\n":
-                raise SystemExit(f"{role}: could not hold {n} connections")
-            time.sleep(0.5)
-            held.append((n, usage.memory_bytes(vm)))
-            p.communicate("\n")
-            time.sleep(0.5)
-        base, each = line(held)
-        doc["roles"][role] = {
-            "cpu_s_per_connection": cost[0],
-            "cpu_s_per_request": cost[1],
-            "cpu_s_per_byte": cost[2],
-            "idle_cpu_cores": idle_cores,
-            "memory_base_bytes": round(base),
-            "memory_per_connection_bytes": round(max(0, each)),
-            "relative_error_mean": round(sum(errors) / len(errors), 4),
-            "relative_error_max": round(max(errors), 4),
-            "n": len(runs),
-            "runs": [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in runs],
-            "memory_points": held,
+        _tell(role, f"at rest: {idle_cores:.5f} cores, {started['own'] / 1e6:.1f} MB")
+        found: dict[str, Any] = {
+            "idle": {**idle, "cores": round(idle_cores, 7)},
+            "memory": {"started": started, "prepared": data},
+            "storage": {"installed_bytes": servers.installed_bytes(list(role.sized or role.packages)), "data_bytes": size},
+            "workloads": {each.name: dict(each.weights) for each in role.workloads},
+            "runs": grid(bench, idle_cores),
+            "kinds": kinds(bench),
         }
-        print(
-            role,
-            {k: v for k, v in doc["roles"][role].items() if k not in ("runs", "memory_points")},
-            file=sys.stderr,
-            flush=True,
-        )
-    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
-    version = lambda name: subprocess.run(["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True).stdout
-    doc["machine"] = {
-        "cpu_model": cpu.group(1) if cpu else None,
+        found["memory"]["held"] = held(bench)
+        return found
+
+
+def receiving(effort: Effort) -> list[dict[str, Any]]:
+    """The same runs with received packets worked on in the server's own thread, and in their senders': what it is worth."""
+    found = []
+    for name, mix, keep, rate in (("nginx", "site", True, 800), ("nginx", "site", False, 300), ("redis", "small", True, 2000)):
+        role = plan.role_named(name)
+        workload = next(each for each in role.workloads if each.name == mix)
+        cost = {}
+        for threaded in (True, False):
+            with bench_of(role, effort, threaded) as bench:
+                prepared(bench)
+                runs = [one_run(bench, workload, rate, keep) for _ in range(3)]
+                cost[threaded] = statistics.median(run["cpu_s"] / run["answered"] for run in runs)
+        found.append({
+            "role": name, "workload": mix, "mode": "keep" if keep else "new", "rate": rate, "own_thread_s": cost[True],
+            "sender_s": cost[False],
+        })  # fmt: skip
+        print(f"receiving: {found[-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def appended(effort: Effort) -> list[dict[str, Any]]:
+    """Redis with its append-only file: the write-heavy mix once more."""
+    role = plan.role_named("redis")
+    servers.STARTS["redis"], usual = (lambda place, _: servers.start_redis(place, append=True)), servers.STARTS["redis"]
+    try:
+        with bench_of(role, effort) as bench:
+            prepared(bench)
+            mix = next(each for each in role.workloads if each.name == "sessions")
+            return [good_run(bench, mix, rate, True) for rate in (100.0, 1000.0)]
+    finally:
+        servers.STARTS["redis"] = usual
+
+
+def machine(roles: list[Role]) -> dict[str, Any]:
+    """What it ran on."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    mhz = re.search(r"cpu MHz\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    packages = sorted({name for role in roles for name in role.sized or role.packages})
+    return {
+        "cpu_model": cpu.group(1) if cpu else platform.processor(),
+        "cpu_mhz": float(mhz.group(1)) if mhz else None,
         "cores": os.cpu_count(),
-        "kernel": "Linux " + re.match(r"[0-9.]+", platform.release()).group(0),
-        "network": "veth pairs and one router namespace, no offloads",
-        "packages": {n: version(n) for n in ("nginx", "postgresql-15", "redis-server")},
+        "virtual": "hypervisor" in Path("/proc/cpuinfo").read_text(),
+        "kernel": "Linux " + platform.release().split("-")[0],
+        "system": _os_name(),
+        "network": "veth pairs on a bridge, MTU 1500, no segmentation or checksum offload, receive merging (GRO) in threads",
+        "pinned": "server on one core, load and the rest on the other" if len(set(cores())) == 2 else "all on one core",
+        "packages": servers.versions(packages),
     }
-    with open(out, "w") as f:
-        json.dump(doc, f, indent=1)
-        f.write("\n")
 
 
-if sys.argv[1] == "load":
-    load(sys.argv[2], sys.argv[3], sys.argv[4], float(sys.argv[5]), float(sys.argv[6]))
-elif sys.argv[1] == "hold":
-    hold(sys.argv[2], int(sys.argv[3]))
-else:
-    main()
+def _os_name() -> str:
+    found = re.search(r'PRETTY_NAME="(.*)"', Path("/etc/os-release").read_text())
+    return found.group(1) if found else "unknown"
+
+
+def _tell(role: Role, text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {role.name}: {text}", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures what each role costs (root; about 20 minutes, --quick about 3).")
+    parser.add_argument("--quick", action="store_true", help="short runs, fewer rates: a trial, not a measurement")
+    parser.add_argument(
+        "--role", action="append", choices=[role.name for role in plan.ROLES], help="only this one (repeatable)"
+    )
+    parser.add_argument("--workload", action="append", help="only this workload of each role (repeatable)")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for measured.json (default: beside this program)")
+    parser.add_argument("--seconds", type=float, help="length of a run (default 3; quick 0.6)")
+    parser.add_argument("--no-install", action="store_true", help="install no packages")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    effort = Effort(0.6, 1.0, True) if given.quick else Effort()
+    if given.seconds:
+        effort = Effort(given.seconds, effort.rest_s, effort.quick)
+    chosen = [role for role in plan.ROLES if not given.role or role.name in given.role]
+    if given.workload:
+        chosen = [
+            replace(r, workloads=w) for r in chosen if (w := tuple(each for each in r.workloads if each.name in given.workload))
+        ]
+    if not chosen:
+        sys.exit(f"error: no role has a workload {' or '.join(given.workload)}; give one of plan.py's")
+    check_machine()
+    if not given.no_install:
+        servers.install(sorted({name for role in chosen for name in role.packages}))
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / "measured.json"
+    document = json.loads(file.read_text()) if file.exists() else {"roles": {}}
+    document.setdefault("roles", {})
+    for role in chosen:
+        document["roles"][role.name] = measure(role, effort)
+        document["machine"] = machine([each for each in plan.ROLES if each.name in document["roles"]])
+        write(file, document)
+    if {"nginx", "redis"} <= {role.name for role in chosen} and not given.workload and not given.quick:
+        document["receiving"], document["appended"] = receiving(effort), appended(effort)
+    document["effort"] = asdict(effort)
+    write(file, document)
+
+
+def write(file: Path, document: dict[str, Any]) -> None:
+    """Writes the document, one run a line."""
+    text = json.dumps(document, indent=1)
+    text = re.sub(r"\n {4,}", " ", text)
+    file.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MeasureError as error:
+        sys.exit(f"error: {error}")

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from adumbra.emulate.kernels import draw_arrivals, draw_normals, draw_services, philox, quantile
+from adumbra.emulate.chance_kernels import (
+    draw_arrivals,
+    draw_normals,
+    draw_services,
+    normal_quantile,
+    philox,
+    quantile,
+    quantile_table,
+    quantiles,
+    sort,
+)
 
 FULL = 0xFFFFFFFF
+TABLE = quantile_table()
 
 
 @pytest.mark.parametrize(
@@ -55,10 +70,37 @@ def test_the_same_numbers_come_however_many_are_asked_for():
 @pytest.mark.parametrize("cv", [0.0, 0.5, 1.0, 2.0])
 def test_services_keep_mean_and_variation(cv):
     service_ns = np.empty(1_000_000, np.int64)
-    draw_services(normals(4, 4, 1_000_000), 250_000.0, cv, service_ns)
+    draw_services(np.uint64(4), 4, 0, 250_000.0, cv, TABLE, service_ns)
     assert service_ns.mean() == pytest.approx(250_000, rel=0.01)
     assert service_ns.std() / service_ns.mean() == pytest.approx(cv, rel=0.06, abs=1e-6)
     assert service_ns.min() >= 0
+
+
+def test_normals_by_their_quantiles():
+    """Against the error function: Phi(z) = erfc(-z / sqrt 2) / 2."""
+    words = [0, 1, 1000, 2**24, 2**29, 2**31 - 1, 2**31, 2**31 + 2**30, FULL - 1, FULL]
+    for word in words:
+        z = normal_quantile(np.uint64(word))
+        assert 0.5 * math.erfc(-z / math.sqrt(2)) == pytest.approx((word + 0.5) / 2**32, rel=1e-12)
+
+
+def test_services_are_lognormal_of_the_normals_of_their_counters():
+    """What is interpolated in the table is within 3e-6 of what the quantile itself gives."""
+    service_ns, cv = np.empty(100_000, np.int64), 1.3
+    draw_services(np.uint64(5), 6, 0, 1e12, cv, TABLE, service_ns)
+    sigma = math.sqrt(math.log1p(cv * cv))
+    want = 1e12 * np.exp(sigma * normals(5, 6, 100_000) - 0.5 * sigma**2)
+    np.testing.assert_allclose(service_ns, want, rtol=5e-6)
+
+
+def test_services_of_other_sets_are_others():
+    drawn = []
+    for which in (0, 1, 2, 64):
+        service_ns = np.empty(50_000, np.int64)
+        draw_services(np.uint64(5), 6, which, 1e6, 1.0, TABLE, service_ns)
+        drawn.append(np.log(service_ns))
+    for i, one in enumerate(drawn):
+        assert all(abs(np.corrcoef(one, other)[0, 1]) < 0.02 for other in drawn[:i])
 
 
 def test_arrivals_fill_the_interval_evenly():
@@ -77,5 +119,33 @@ def test_quantiles_are_numpys(count, level):
     assert quantile(values, level) == pytest.approx(np.quantile(values, level), rel=1e-12)
 
 
+@settings(deadline=None)  # the first call may compile
+@given(
+    st.lists(st.integers(-50, 50) | st.floats(-9, 9), min_size=1, max_size=200),
+    st.lists(st.floats(0, 1), min_size=3, max_size=3),
+)
+def test_quantiles_of_unordered_values_are_numpys(values, levels):
+    levels.sort()
+    found = quantiles(np.array(values, np.float64), *levels)
+    assert found == pytest.approx(np.quantile(np.array(values, np.float64), levels), rel=1e-9, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 300), max_size=400))
+def test_sorting(values):
+    times = np.array(values, np.int64)
+    sort(times, np.empty(64, np.int64))
+    assert times.tolist() == sorted(values)
+
+
+def test_sorting_much_needs_little_room():
+    stack = np.full(40, -1, np.int64)
+    for times in (np.arange(100_000), np.arange(100_000)[::-1].copy(), np.random.default_rng(1).integers(0, 9, 100_000)):
+        want = np.sort(times)
+        sort(times, stack)
+        assert (times == want).all()
+
+
 def test_the_quantile_of_nothing_is_not_known():
     assert np.isnan(quantile(np.empty(0), 0.5))
+    assert np.isnan(quantiles(np.empty(0), 0.1, 0.5, 0.9)).all()

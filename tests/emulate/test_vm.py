@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adumbra.emulate.arrivals import ArrivalProcess
 from adumbra.emulate.demand import MAX_DRAWN, NEEDED
+from adumbra.emulate.layout import SIMULATED_BY_SET
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import SIMULATED, EmulatedNetwork, EmulatedVm, spread
@@ -24,8 +27,8 @@ MB = 1_000_000
 NAN = float("nan")
 
 
-def run(vms, intervals, seed=1):
-    return EmulatedNetwork(vms, seed).emulate(intervals)
+def run(vms, intervals, seed=1, sets=0):
+    return EmulatedNetwork(vms, seed, sets).emulate(intervals)
 
 
 def column(out, name, vm=0):
@@ -288,6 +291,77 @@ def test_requests_that_a_source_cannot_tell_are_taken_from_what_it_tells(interva
     assert np.isnan(column(out, "rtt_ms_p50")).all()  # two-sided: what isn't known isn't simulated
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_requests_that_are_counted_but_not_timed_are_drawn(intervals_of, vm_of, prior_of, one_sided):
+    """What is replayed from stored counts: as many requests as told, those with a time at that time."""
+    prior = prior_of(request_s=0.002, storage={"ops_per_request": 1}, unseen={"requests_per_connection": 50})
+    traffic = intervals_of(
+        [[[]], [[0.1, 0.2]], [[0.1, 0.2]]], {"requests": [[40], [40], [1]], "connections_attempted": 2}, one_sided
+    )
+    out = run([vm_of(prior=prior)], traffic)
+    assert column(out, "storage_ops") == [40, 40, 2]
+    assert sum(column(out, "cpu_seconds")) == pytest.approx(82 * 0.002)
+    assert not np.isnan(out["latency_ms_p50"]).any()
+
+
+def test_clustered_arrivals_wait_longer(intervals_of, vm_of, prior_of):
+    vms = [vm_of(f"{size}", prior_of(request_s=0.005), arrivals=ArrivalProcess(size, 0.001)) for size in (1, 5, 20)]
+    out = run(vms, intervals_of([[[]] * 3] * 50, {"requests": 100}))
+    alone, few, many = out["latency_ms_p95"].mean(axis=0)
+    assert alone < 0.7 * few < 0.5 * many
+    assert out["cpu_seconds"].sum(axis=0) == pytest.approx([25.0] * 3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("cores", "arrivals", "want_ms"),
+    [
+        (1, [0.1, 0.1], [200, 200]),  # both share the core
+        (2, [0.1, 0.1], [100, 100]),
+        (1, [0.1, 0.15], [150, 150]),  # 50 ms alone, 100 ms with the other, then the other alone
+        (2, [0.1, 0.1, 0.1], [150, 150, 150]),
+    ],
+)
+def test_requests_that_share_the_cores(intervals_of, vm_of, prior_of, cores, arrivals, want_ms):
+    vm = vm_of(prior=prior_of(request_s=0.1, cpu={"discipline": "ps"}), cores=cores)
+    out = run([vm], intervals_of([[arrivals], [[]]]))
+    for name, level in (("latency_ms_p50", 50), ("latency_ms_p95", 95), ("latency_ms_p99", 99)):
+        assert out[name][0, 0] == pytest.approx(np.percentile(want_ms, level), abs=0.001)
+    assert out["cpu_seconds"].sum() == pytest.approx(0.1 * len(arrivals))
+
+
+def test_a_shared_request_is_told_in_the_interval_in_which_it_is_done(intervals_of, vm_of, prior_of):
+    vm = vm_of(prior=prior_of(request_s=1.5, cpu={"discipline": "ps"}), path=NetworkPath(0.02))
+    out = run([vm], intervals_of([[[0.25]], [[]], [[]]], {"tx_bytes": 0}))
+    assert column(out, "latency_ms_p50") == pytest.approx([NAN, 1520, NAN], nan_ok=True)
+    assert column(out, "cpu_seconds") == pytest.approx([0.75, 0.75, 0])
+
+
+def test_shared_cores_refuse_whoever_finds_all_places_taken(intervals_of, vm_of, prior_of):
+    """Of 1000 at once, 256 share the core: the others are turned away, and their packets count as dropped."""
+    vm = vm_of(prior=prior_of(request_s=0.001, cpu={"discipline": "ps"}))
+    out = run([vm], intervals_of([[[0.1] * 1000], [[]]], {"rx_packets": [[1000], [0]]}))
+    assert out["dropped_ratio"][0, 0] == pytest.approx(0.744)
+    assert out["cpu_seconds"].sum() == pytest.approx(0.256)
+    assert column(out, "latency_ms_p50")[0] == pytest.approx(256, rel=1e-3)
+
+
+@pytest.mark.parametrize("discipline", ["fcfs", "ps"])
+def test_both_disciplines_do_all_work_that_comes(intervals_of, vm_of, prior_of, discipline):
+    vm = vm_of(prior=prior_of(request_s=0.004, cpu={"discipline": discipline, "service_cv": 1.5}))
+    busy = np.linspace(0, 0.99, 200).tolist()
+    out = run([vm], intervals_of([[busy]] * 20 + [[[]]] * 10))
+    work_s = run([vm_of(prior=vm.prior, cores=64)], intervals_of([[busy]] * 20 + [[[]]] * 10))["cpu_seconds"].sum()
+    assert out["cpu_seconds"].sum() == pytest.approx(work_s, rel=1e-6)
+
+
+def test_work_without_requests_on_shared_cores(intervals_of, vm_of, prior_of):
+    traffic = {"rx_bytes": [[3 * MB], [0], [0], [0]], "rx_packets": [[2000], [0], [0], [0]]}
+    vm = vm_of(prior=prior_of(byte_in_s=1e-6, cpu={"discipline": "ps"}), cores=1)
+    out = run([vm], intervals_of([[[]]] * 4, traffic))
+    assert column(out, "cpu_seconds") == pytest.approx([1, 1, 1, 0])
+    assert np.isnan(column(out, "latency_ms_p50")).all()
+
+
 def test_half_hidden_connections_that_bring_requests_are_no_would_be_ones(intervals_of, vm_of, prior_of):
     """An asymmetric mirror shows the clients' side only: their requests are seen, and stand for themselves."""
     prior = prior_of(storage={"ops_per_request": 1}, unseen={"requests_per_connection": 50})
@@ -352,19 +426,25 @@ def fleet(vm_of, prior_of):
     heavy = {"cpu": {"service_cv": 1.5}, "memory": {"base_bytes": 10, "connection_bytes": 7, "release_s": 3}}
     writes = {"storage": {"base_bytes": 1, "written_per_byte_in": 0.7, "ops_per_request": 0.3}}
     unseen = {"unseen": {"requests_per_connection": 2.5, "request_bytes": 300, "response_bytes": 4000}}
-    prior = prior_of(request_s=0.02, byte_in_s=1e-7, packet_s=1e-5, idle_cores=0.01, **heavy, **writes, **unseen)
+    costs = {"request_s": 0.02, "byte_in_s": 1e-7, "packet_s": 1e-5, "idle_cores": 0.01}
+    prior = prior_of(**costs, **heavy, **writes, **unseen)
+    shared = prior_of(**costs, **heavy | {"cpu": {"service_cv": 1.5, "discipline": "ps"}}, **writes, **unseen)
+    bursting = Machine(1, 4, 0.5, 20, peak_bandwidth_mbps=2)
     return [
         vm_of("a", prior, cores=1, mbps=1),
         vm_of("b", prior, cores=3, mbps=100),
         vm_of("c", prior, cores=0.5, mbps=10, patience_s=0.5),
+        vm_of("d", shared, cores=1, mbps=1, arrivals=ArrivalProcess(3, 0.05)),
+        EmulatedVm("e", shared, bursting, NetworkPath(0.001), credit_bytes=100_000),
     ]
 
 
 count = st.integers(0, 300)
 cell = st.tuples(
-    st.lists(st.integers(0, 999), max_size=25), st.booleans(), count, st.integers(0, 200_000), st.integers(0, 200_000), count
-)
-traffics = st.lists(st.tuples(st.integers(0, 2), st.tuples(cell, cell, cell)), min_size=1, max_size=8)
+    st.lists(st.integers(0, 999), max_size=25), st.booleans(), count, st.integers(0, 200_000), st.integers(0, 200_000), count,
+    st.integers(0, 40) | st.just(NAN),
+)  # fmt: skip
+traffics = st.lists(st.tuples(st.integers(0, 2), st.tuples(cell, cell, cell, cell, cell)), min_size=1, max_size=8)
 
 
 def story(rows, intervals_of):
@@ -379,6 +459,8 @@ def story(rows, intervals_of):
         "tx_bytes": [[c[4] for c in line] for line in cells],
         "rx_packets": [[-(-c[3] // 1000) for c in line] for line in cells],
         "tx_packets": [[-(-c[4] // 1000) for c in line] for line in cells],
+        "requests": [[c[6] for c in line] for line in cells],
+        "peers": [[c[6] for c in line] for line in cells],
     }
     arrivals = [[sorted(t / 1000 for t in c[0]) for c in line] for line in cells]
     return intervals_of(arrivals, columns, [[c[1] for c in line] for line in cells], starts_s=starts)
@@ -389,12 +471,12 @@ def story(rows, intervals_of):
 def test_batches_change_nothing(rows, cuts, seed, intervals_of, vm_of, prior_of):
     """The same traffic cut into batches anywhere, even handed from one object to another: identical to the last bit."""
     intervals, vms = story(rows, intervals_of), fleet(vm_of, prior_of)
-    whole = EmulatedNetwork(vms, seed)
+    whole = EmulatedNetwork(vms, seed, 3)
     want = whole.emulate(intervals)
-    cut, got = EmulatedNetwork(vms, seed), []
+    cut, got = EmulatedNetwork(vms, seed, 3), []
     for part in split(intervals, [c for c in cuts if c < len(rows)]):
         got.append(cut.emulate(part))
-        state, cut = cut.state(), EmulatedNetwork(vms, seed)
+        state, cut = cut.state(), EmulatedNetwork(vms, seed, 3)
         cut.restore(state)
     for name, values in together(got).items():
         np.testing.assert_array_equal(values, want[name], err_msg=name)
@@ -406,7 +488,7 @@ def test_batches_change_nothing(rows, cuts, seed, intervals_of, vm_of, prior_of)
 @given(rows=traffics)
 def test_a_vm_depends_on_no_other(rows, intervals_of, vm_of, prior_of):
     intervals, vms = story(rows, intervals_of), fleet(vm_of, prior_of)
-    want = run(vms, intervals)
+    want = run(vms, intervals, sets=2)
     held = intervals.requests.vm == 1
     alone = dataclasses.replace(
         intervals,
@@ -414,7 +496,7 @@ def test_a_vm_depends_on_no_other(rows, intervals_of, vm_of, prior_of):
         one_sided=intervals.one_sided[:, 1:2],
         requests=Requests(intervals.requests.time_ns[held], np.zeros(held.sum(), np.int32), intervals.requests.opens[held]),
     )
-    for name, values in run(vms[1:2], alone).items():
+    for name, values in run(vms[1:2], alone, sets=2).items():
         np.testing.assert_array_equal(values[:, 0], want[name][:, 1], err_msg=name)
 
 
@@ -422,7 +504,11 @@ def test_a_vm_depends_on_no_other(rows, intervals_of, vm_of, prior_of):
 @given(rows=traffics)
 def test_bounds_hold_whatever_comes(rows, intervals_of, vm_of, prior_of):
     vms = fleet(vm_of, prior_of)
-    out = run(vms, story(rows, intervals_of))
+    out = run(vms, story(rows, intervals_of), sets=3)
+    for name in SIMULATED_BY_SET:
+        low, central, high = out[f"{name}_low"], out[name], out[f"{name}_high"]
+        assert (np.isnan(central) == np.isnan(low)).all()
+        assert ((low <= central) & (central <= high))[~np.isnan(central)].all()
     cores = np.array([vm.machine.cpu_cores for vm in vms])
     assert (out["cpu_seconds"] <= cores * (1 + 1e-9)).all()
     assert ((out["cpu_utilization"] >= 0.01 / cores - 1e-12) & (out["cpu_utilization"] <= 1)).all()
@@ -463,7 +549,8 @@ def test_no_intervals_give_no_rows(intervals_of, vm_of):
 def test_spread_follows_the_prior(vm_of, prior_of):
     wide = spread([vm_of("a", prior_of()), vm_of("b", bundled_priors().prior("unheard-of"))])
     assert tuple(wide) == RESOURCES
-    assert wide["cpu_cores"].tolist() == [0.5, bundled_priors().roles["generic"].spread.cpu]
+    generic = bundled_priors().roles["generic"].spread
+    assert wide["cpu_cores"].tolist() == [0.5, math.hypot(generic.cpu, generic.costs)]
     assert [wide[r][0] for r in ("memory_gb", "bandwidth_mbps", "storage_gb")] == [0.25, 0.0, 1.0]
 
 
@@ -479,6 +566,8 @@ def test_spread_follows_the_prior(vm_of, prior_of):
         {"path": NetworkPath(0.1, 0.0)},
         {"core_speed": 0.0},
         {"buffer_bytes": 0.0},
+        {"machine": Machine(1, 4, 100, 20, 0.0)},
+        {"credit_bytes": -1.0},
         {"patience_s": float("inf")},
     ],
 )

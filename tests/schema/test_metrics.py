@@ -48,7 +48,16 @@ def test_every_column_of_the_design_is_there_with_its_provenance() -> None:
         "connections_initiated", "ack_ms_p50", "ack_ms_p99", "out_of_order_packets", "duplicate_acks", "zero_windows",
         "connections_scanned", "scan_bytes", "sampling_error_ratio",
     }  # fmt: skip
-    assert set(NAMES) - {*OBSERVED, *INFERRED, *SIMULATED} == added
+    bounds = {f"{name}_{end}" for name in SIMULATED for end in ("low", "high")}
+    assert set(NAMES) - {*OBSERVED, *INFERRED, *SIMULATED} == added | bounds
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_every_simulated_column_has_an_interval_like_itself(name: str, end: str) -> None:
+    column, bound = BY_NAME[name], BY_NAME[f"{name}_{end}"]
+    assert (bound.unit, bound.provenance, bound.rollup) == (column.unit, column.provenance, column.rollup)
+    assert bound.prometheus.replace(f"_{end}", "") == column.prometheus != bound.prometheus
 
 
 def test_names_are_unique_and_in_order() -> None:
@@ -73,7 +82,7 @@ def test_each_metric_by_prometheus_conventions(metric: metrics.Metric) -> None:
 def test_metrics_that_share_a_name_are_quantiles_of_one_thing() -> None:
     families: dict[str, set[str]] = {}
     for metric in METRICS:
-        families.setdefault(metric.prometheus, set()).add(re.sub(r"_p\d\d$", "", metric.name))
+        families.setdefault(metric.prometheus, set()).add(re.sub(r"_p\d\d(_low|_high)?$", r"\1", metric.name))
     assert all(len(things) == 1 for things in families.values())
 
 

@@ -148,6 +148,34 @@ class TestWrite:
         assert one_column(store, "rx_packets", vms=("web-1",)) == [[1] * 40]
 
 
+class TestAmend:
+    def test_the_given_columns_are_replaced_and_nothing_else(self, store: MetricStore, batch: MakeBatch) -> None:
+        store.write(batch([100, 101, 102]))
+        new = batch([101, 102], ("db",))
+        chosen = {"cpu_seconds": np.array([[0.25], [NAN]]), "latency_ms_p50": np.array([[7.0], [8.0]])}
+        assert store.amend(replace(new, columns=chosen, source="another")) == 2
+        assert same(one_column(store, "cpu_seconds"), [[2, 0.25, NAN], [1, 1, 1]])
+        assert same(one_column(store, "latency_ms_p50"), [[2, 7, 8], [1, 1, 1]])
+        assert one_column(store, "requests") == [[2, 2, 2], [1, 1, 1]]
+
+    def test_rows_that_are_not_there_are_not_made(self, store: MetricStore, batch: MakeBatch) -> None:
+        store.write(batch([100]))
+        chosen = {"cpu_seconds": np.full((2, 2), 0.5)}
+        other = [
+            (batch([200, 201]), 0), (batch([100, 101], network="other"), 0), (batch([100, 101], origin=Origin.LIVE), 0),
+            (batch([100, 102], interval_s=2.0), 0), (batch([100, 101], ("db", "web-9")), 1),
+        ]  # fmt: skip
+        for each, amended in other:
+            assert store.amend(replace(each, columns=chosen)) == amended
+        assert one_column(store, "cpu_seconds") == [[0.5], [1]]
+        assert store.span("shop") == (100 * NANOSECONDS, 101 * NANOSECONDS)
+
+    def test_nothing_is_amended_by_a_batch_that_does_not_hang_together(self, store: MetricStore, batch: MakeBatch) -> None:
+        store.write(batch([100]))
+        with pytest.raises(ValueError, match="cpu_seconds"):
+            store.amend(replace(batch([100]), columns={"cpu_seconds": np.zeros((3, 3))}))
+
+
 class TestRead:
     def test_gaps_are_not_numbers(self, store: MetricStore, batch: MakeBatch) -> None:
         store.write(batch([10, 13]))

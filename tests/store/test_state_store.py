@@ -17,7 +17,7 @@ from adumbra.schema.errors import ConflictError, InputError, NotFoundError
 from adumbra.schema.state import NetworkState, ObservationState, PlanState
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.rows import plain
-from adumbra.store.state import KEPT_ATTEMPTS, KEPT_PROFILES, KEPT_SPECS, KEPT_TRAININGS, StateStore
+from adumbra.store.state import KEPT_ATTEMPTS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, KEPT_TRAININGS, StateStore
 
 DATABASES: dict[str, Callable[[Path], Path | str]] = {"sqlite": lambda folder: folder / "state.sqlite"}
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -106,7 +106,8 @@ class TestNetworks:
             lambda name: store.update_network(name, "", 1), lambda name: store.delete_network(name, 1),
             lambda name: store.set_network_state(name, NetworkState.READY, 1, ""), lambda name: store.save_plan(name, {}, 1),
             lambda name: store.begin_observation(name, "", "", 1), lambda name: store.save_training(name, {}, b"", 1),
-            lambda name: store.save_profile(name, {}, 1),
+            lambda name: store.save_profile(name, {}, 1), store.calibration,
+            lambda name: store.save_calibration(name, {}, "", 1), lambda name: store.note_emulated(name, 1, 1),
         ]  # fmt: skip
         before = store.events()
         for act in acts:
@@ -193,6 +194,22 @@ class TestTrainingsAndProfiles:
         assert (newest.version, newest.summary, newest.created_ns) == (7, {"score": 1.75}, 7)
         kept = [version for version in range(10) if store.training(shop, version) is not None]
         assert kept == [3, 4, 5, 6, 7]
+
+    def test_the_newest_calibration_stands_and_tells_whether_stored_time_follows_it(self, store: StateStore, shop: str) -> None:
+        assert store.calibration(shop) is None
+        for version in range(1, KEPT_CALIBRATIONS + 4):
+            saved = store.save_calibration(shop, {"vms": [version]}, "Calibrated 1 of 4 VMs.", version)
+            assert (saved.version, saved.emulated_ns) == (version, None)
+        store.note_emulated(shop, KEPT_CALIBRATIONS + 3, 99)
+        newest = store.calibration(shop)
+        assert newest is not None
+        assert (newest.version, newest.calibration, newest.emulated_ns) == (
+            KEPT_CALIBRATIONS + 3, {"vms": [KEPT_CALIBRATIONS + 3]}, 99,
+        )  # fmt: skip
+        told = store.events(shop)[0]
+        assert (told.kind, told.message) == ("calibration.saved", "Calibrated 1 of 4 VMs.")
+        store.delete_network(shop, 200)
+        assert store.calibration(store.create_network(shop, "anew", 300).name) is None
 
     def test_profiles_are_kept_for_a_while(self, store: StateStore, shop: str) -> None:
         assert store.profile(shop) is None

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from adumbra import __version__
-from adumbra.cli import demo, learn, live, mirror, network, observe
+from adumbra.cli import calibrate, demo, generate, learn, live, mirror, network, observe, whatif
 from adumbra.schema.errors import AdumbraError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(network.app, name="network")
 app.add_typer(mirror.app, name="mirror")
-for module in (demo, network, observe, learn, live):
+for module in (demo, network, observe, calibrate, learn, whatif, generate, live):
     module.register(app)
 
 

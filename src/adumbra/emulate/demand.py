@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from adumbra.emulate.layout import LOAD
 from adumbra.emulate.roles import RolePrior
 from adumbra.schema.records import Floats, Intervals, Ints
 
@@ -33,20 +34,6 @@ class DemandTable(NamedTuple):
     response_bytes: Floats
 
 
-LOAD = np.dtype(
-    [
-        ("seen", np.int64), ("drawn", np.int64), ("stands_for", np.float64), ("work_s", np.float64),
-        ("rx_bytes", np.float64), ("tx_bytes", np.float64), ("rx_packets", np.float64), ("tx_packets", np.float64),
-        ("connections_held", np.float64), ("one_sided", np.bool_),
-    ],
-    align=True,
-)  # fmt: skip
-"""What one interval asks of one emulated VM.
-
-seen: requests with a captured time; drawn: arrivals to draw; stands_for >= 1: requests that each of these means; work_s:
-seconds on a reference core; bytes and packets with what unseen requests would bring; connections_held: open or would-be.
-"""
-
 NEEDED: tuple[str, ...] = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets",
     "connections_attempted", "connections_initiated", "connections_active",
@@ -54,6 +41,8 @@ NEEDED: tuple[str, ...] = (
 """The columns of Intervals that demand follows from. What they don't tell (NaN) counts for nothing."""
 SCANS: tuple[str, ...] = ("connections_scanned", "scan_bytes")
 """Columns that are taken out of the demand, where they are told: what came from scanners."""
+OPTIONAL: tuple[str, ...] = ("requests", "peers")
+"""Columns that are heeded where they are told."""
 
 
 def demand_table(priors: Sequence[RolePrior]) -> DemandTable:
@@ -77,20 +66,22 @@ def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.
     Where only one side of the traffic was seen (a telescope: SYNs come and nobody answers), each connection towards the VM
     that brought no request of its own is a would-be connection: it brings the role's requests per connection, with the
     role's bytes, at times drawn evenly over the interval, and it is held open to the interval's end. What a VM opens
-    itself costs it work as well, but brings no requests. Where requests aren't told (flow records), they are as many as the
-    connections or the bytes would bring by the role's figures. Scans are no demand.
+    itself costs it work as well, but brings no requests. Where more requests are told than were seen (what is replayed from
+    counts), the others are drawn; where they aren't told (flow records), they are as many as the connections or the bytes
+    would bring by the role's figures. Scans are no demand.
     """
     observed = {name: _counted(intervals, name) for name in (*NEEDED, *SCANS)}
     one_sided = np.ascontiguousarray(intervals.one_sided)
     scanned = observed["connections_scanned"]
     towards = np.maximum(observed["connections_attempted"] - observed["connections_initiated"] - scanned, 0.0)
-    unanswered = np.where(one_sided, np.maximum(towards - seen, 0.0), 0.0)
+    told = np.maximum(_counted(intervals, "requests"), seen)
+    unanswered = np.where(one_sided, np.maximum(towards - told, 0.0), 0.0)
     unseen = np.rint(unanswered * table.requests_per_connection)
     asked = observed["rx_bytes"] - np.minimum(observed["scan_bytes"], observed["rx_bytes"])
     packets_in = observed["rx_packets"] * np.where(observed["rx_bytes"] > 0, asked / np.maximum(observed["rx_bytes"], 1), 1.0)
     untold = np.where(_told(intervals, "requests") | one_sided, 0.0, _untold_requests(towards, asked, observed, table))
-    drawn = np.minimum(unseen + untold, MAX_DRAWN).astype(np.int64)
-    requests = seen + unseen + untold
+    drawn = np.minimum(told - seen + unseen + untold, MAX_DRAWN).astype(np.int64)
+    requests = told + unseen + untold
     rx_bytes = asked + unseen * table.request_bytes
     tx_bytes = observed["tx_bytes"] + unseen * table.response_bytes
     rx_packets = packets_in + unseen * np.ceil(table.request_bytes / SEGMENT_BYTES)
@@ -101,8 +92,11 @@ def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.
     load["rx_bytes"], load["tx_bytes"] = rx_bytes, tx_bytes
     load["rx_packets"], load["tx_packets"] = rx_packets, tx_packets
     load["connections_held"] = observed["connections_active"] + unanswered
+    load["requests"] = requests
+    load["connections"] = np.maximum(observed["connections_attempted"] - scanned, 0.0)
+    load["peers"] = _known(intervals, "peers")
     load["work_s"] = (
-        table.connection_s * np.maximum(observed["connections_attempted"] - scanned, 0.0)
+        table.connection_s * load["connections"]
         + table.request_s * requests
         + table.byte_in_s * rx_bytes
         + table.byte_out_s * tx_bytes
@@ -117,6 +111,12 @@ def _counted(intervals: Intervals, name: str) -> Floats:
     if given is None:
         return np.zeros(intervals.one_sided.shape)
     return np.clip(np.nan_to_num(np.ascontiguousarray(given, np.float64)), 0.0, LARGEST)
+
+
+def _known(intervals: Intervals, name: str) -> Floats:
+    """A column as it is told, float64[k, V]; NaN where it isn't."""
+    given = intervals.columns.get(name)
+    return np.full(intervals.one_sided.shape, np.nan) if given is None else np.asarray(given, np.float64)
 
 
 def _told(intervals: Intervals, name: str) -> NDArray[np.bool_]:

@@ -1,257 +1,330 @@
-"""Compiled: random numbers from counters, and the pass over the cells (one emulated VM in one interval). No state of its own.
-
-Numba's disk cache looks at this file only: after a change of queueing.py in a checkout, touch this file as well.
-"""
+"""Compiled: the pass over the cells, one emulated VM in one interval, with each of its sets of parameters. Keeps no state."""
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, no-check-untyped-defs
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numba import njit
 
-from adumbra.emulate.queueing import serve, serve_bulk, transmit, unfinished
+from adumbra.emulate.chance_kernels import (
+    LONGEST_NS,
+    draw_arrivals,
+    draw_clusters,
+    draw_normals,
+    draw_services,
+    quantiles,
+    sort,
+)
+from adumbra.emulate.compiled import compiled, inlined
+from adumbra.emulate.layout import (
+    CPU_SECONDS,
+    CPU_UTILIZATION,
+    DROPPED_RATIO,
+    HIGH,
+    LOW,
+    MEMORY_BYTES,
+    P50,
+    P95,
+    P99,
+    RTT_P50,
+    RTT_P99,
+    STORAGE_BYTES,
+    STORAGE_OPS,
+)
+from adumbra.emulate.link_kernels import INITIAL_WINDOW_BYTES, carry, delay, rest
+from adumbra.emulate.memory_kernels import cached, forgotten, remember, resident
+from adumbra.emulate.queueing import serve, serve_bulk, unfinished
+from adumbra.emulate.sharing_kernels import complete, left_over, share, share_bulk
 
-SERVICE, ARRIVALS = 0, 1  # what a random number is for: each purpose has a stream of its own
-LONGEST_NS = 10**15  # no service is taken to last longer (11.6 days), so that sums stay within 63 bits
-INITIAL_WINDOW_BYTES = 14_600.0  # ten segments: what a sender puts on the wire unacknowledged (RFC 6928)
+__all__ = ["INITIAL_WINDOW_BYTES", "LONGEST_NS", "draw_arrivals", "draw_normals", "emulate"]
 
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-_53_BITS = np.uint64(11)
-_STEP = 2.0**-53
-
-
-@njit(cache=True, nogil=True)
-def philox(c0, c1, c2, c3, key):
-    """Philox4x32-10 (Salmon et al., SC'11): four 32-bit words of a counter and a 64-bit key, all uint64; four words."""
-    k0, k1 = key & _LOW, key >> _HALF
-    for _ in range(10):
-        p0, p1 = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-    return c0, c1, c2, c3
-
-
-@njit(cache=True, nogil=True)
-def uniform_pair(key, start_ns, purpose, number):
-    """Two uniforms in (0, 1), the same whenever asked again for this VM's key, interval, purpose and number."""
-    start = np.uint64(start_ns)
-    w0, w1, w2, w3 = philox(np.uint64(number), np.uint64(purpose), start & _LOW, start >> _HALF, key)
-    first = np.float64((w0 << _HALF | w1) >> _53_BITS)
-    second = np.float64((w2 << _HALF | w3) >> _53_BITS)
-    return (first + 0.5) * _STEP, (second + 0.5) * _STEP
-
-
-@njit(cache=True, nogil=True)
-def draw_normals(key, start_ns, normals):
-    """Fills `normals` (float64[n]) with standard normals (Box and Muller, 1958) for one VM's services in one interval."""
-    for pair in range((len(normals) + 1) // 2):
-        u, w = uniform_pair(key, start_ns, SERVICE, pair)
-        radius, angle = math.sqrt(-2.0 * math.log(u)), 2.0 * math.pi * w
-        normals[2 * pair] = radius * math.cos(angle)
-        if 2 * pair + 1 < len(normals):
-            normals[2 * pair + 1] = radius * math.sin(angle)
+# Below, `vm`, `held`, `run`, `cell` and `figures` are records (of layout.FLEET, STATE, RUN, LOAD, PARAMETERS): a record is read
+# and written in place, and costs no reference counting. `row` is float64[9], by layout.SIMULATED_BY_SET.
 
 
-@njit(cache=True, nogil=True)
-def draw_arrivals(key, start_ns, length_ns, arrive_ns):
-    """Fills `arrive_ns` (int64[n]) with arrivals evenly at random over an interval: Poisson, given their number. Unsorted."""
-    for pair in range((len(arrive_ns) + 1) // 2):
-        u, w = uniform_pair(key, start_ns, ARRIVALS, pair)
-        arrive_ns[2 * pair] = start_ns + np.int64(u * length_ns)
-        if 2 * pair + 1 < len(arrive_ns):
-            arrive_ns[2 * pair + 1] = start_ns + np.int64(w * length_ns)
-
-
-@njit(cache=True, nogil=True)
-def draw_services(normals, mean_ns, cv, service_ns):
-    """Lognormal service times of that mean and coefficient of variation, from standard normals; int64[n], whole ns."""
-    variance = math.log1p(cv * cv)
-    sigma = math.sqrt(variance)
-    for i in range(len(normals)):
-        service_ns[i] = np.int64(min(mean_ns * math.exp(sigma * normals[i] - 0.5 * variance) + 0.5, LONGEST_NS))
-
-
-@njit(cache=True, nogil=True)
-def quantile(ordered, level):
-    """The quantile of ascending values by linear interpolation (Hyndman and Fan's type 7); NaN of none."""
-    if len(ordered) == 0:
-        return math.nan
-    rank = level * (len(ordered) - 1)
-    low = int(rank)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
-
-
-@njit(cache=True, nogil=True)
+@inlined
 def _whole_ns(seconds):
     return np.int64(min(seconds * 1e9 + 0.5, LONGEST_NS))
 
 
-# Below, `vm`, `held`, `cell` and `out` are records (of the dtypes FLEET, STATE, LOAD and SIMULATED): a record is read and
-# written in place, and costs no reference counting, which arrays in tuples do.
+@inlined
+def _count(marks):
+    count = 0
+    for j in range(len(marks)):
+        count += marks[j]
+    return count
 
 
-@njit(cache=True, nogil=True)
-def _load_cpu(vm, free_ns, cell, now_ns, length_ns, times_ns, normals, offered):
-    """Puts a cell's work on the VM's servers. Gives the work taken on, in server ns, and the share of it refused."""
-    n = len(offered)
-    mean_s = cell.work_s / (vm.server_cores * vm.core_speed)
+@compiled
+def _work_s(cell, figures):
+    """Seconds on a reference core that a cell's traffic takes."""
+    return (
+        figures.connection_s * cell.connections
+        + figures.request_s * cell.requests
+        + figures.byte_in_s * cell.rx_bytes
+        + figures.byte_out_s * cell.tx_bytes
+        + figures.packet_s * (cell.rx_packets + cell.tx_packets)
+    )
+
+
+@compiled
+def _queue(vm, figures, free_ns, cell, which, now_ns, length_ns, times_ns, offered, table):
+    """A cell's work on servers that take one request each. Gives what they did of it in the interval, in server ns, and the
+    share refused. times_ns: arrivals, services, and each request's time here, which is written.
+    """
+    before, n = unfinished(free_ns, now_ns), len(offered)
+    mean_s = _work_s(cell, figures) / (figures.server_cores * vm.core_speed)
+    refused, taken = 0.0, 0
     if n == 0:
         work_ns = _whole_ns(mean_s)
-        if work_ns == 0:
-            return 0, 0.0
-        taken = serve_bulk(free_ns, now_ns, length_ns, work_ns, vm.patience_ns)
-        lost = work_ns - taken
-        return taken, lost / work_ns if lost >= len(free_ns) else 0.0  # less is rounding
-    arrive_ns, service_ns, wait_ns = times_ns[0], times_ns[1], times_ns[2]
-    draw_normals(vm.key, now_ns, normals)
-    draw_services(normals, mean_s / n * 1e9, vm.service_cv / math.sqrt(cell.stands_for), service_ns)
-    before = offered.sum()
-    taken = serve(arrive_ns, service_ns, free_ns, vm.patience_ns, offered, wait_ns)
-    return taken, 1.0 - offered.sum() / before if before > 0 else 0.0
+        if work_ns > 0:
+            taken = serve_bulk(free_ns, now_ns, length_ns, work_ns, vm.patience_ns)
+            lost = work_ns - taken
+            refused = lost / work_ns if lost >= len(free_ns) else 0.0  # less is rounding
+    else:
+        cv, left = vm.service_cv / math.sqrt(cell.stands_for), _count(offered)
+        draw_services(vm.key, now_ns, which, mean_s / n * 1e9, cv, table, times_ns[1])
+        taken = serve(times_ns[0], times_ns[1], free_ns, vm.patience_ns, offered, times_ns[2])
+        refused = 1.0 - _count(offered) / left if left > 0 else 0.0
+        for j in range(n):
+            times_ns[2, j] += times_ns[1, j]
+    return before + taken - unfinished(free_ns, now_ns + length_ns), refused
 
 
-@njit(cache=True, nogil=True)
-def _send(vm, total, now_ns, length_ns, arrive_ns, offered, backlog, wait_ns):
+@compiled
+def _share(vm, figures, run, jobs, cell, which, now_ns, length_ns, times_ns, offered, late_ns, table):
+    """A cell's work on cores that all requests share; as `_queue`, and how many late ones (sharing_kernels.complete)."""
+    complete(run, jobs, vm.servers, now_ns, times_ns[2], late_ns, 0)  # those done while nothing watched are told nowhere
+    before, n, late = left_over(run, jobs, vm.servers, now_ns), len(offered), 0
+    mean_s = _work_s(cell, figures) / (figures.server_cores * vm.core_speed)
+    refused, taken, end_ns = 0.0, 0, now_ns + length_ns
+    if n == 0:
+        work_ns = _whole_ns(mean_s)
+        if work_ns > 0:
+            taken = share_bulk(run, jobs, vm.servers, now_ns, length_ns, work_ns, vm.patience_ns)
+            lost = work_ns - taken
+            refused = lost / work_ns if lost >= vm.servers else 0.0
+        late = complete(run, jobs, vm.servers, end_ns, times_ns[2], late_ns, 0)
+    else:
+        cv, left = vm.service_cv / math.sqrt(cell.stands_for), _count(offered)
+        draw_services(vm.key, now_ns, which, mean_s / n * 1e9, cv, table, times_ns[1])
+        taken, late = share(times_ns[0], times_ns[1], offered, run, jobs, vm.servers, end_ns, times_ns[2], late_ns)
+        refused = 1.0 - _count(offered) / left if left > 0 else 0.0
+    return max(before + taken - left_over(run, jobs, vm.servers, end_ns), 0.0), refused, late
+
+
+@compiled
+def _send(vm, total, now_ns, length_ns, arrive_ns, offered, backlog, credit, wait_ns):
     """A cell's bytes of one direction through the link: each message's first window at once, the rest paced by its sender.
 
-    Gives the backlog at the end, and the share of the bytes that was carried.
+    Gives the backlog and the credit at the end, and the share of the bytes that was carried.
     """
     n = len(offered)
-    if n == 0 and total == 0.0 and backlog == 0.0:
-        return 0.0, 1.0
+    if n == 0 and total == 0.0 and backlog == 0.0 and vm.peak_bytes_per_ns == vm.base_bytes_per_ns:
+        return 0.0, credit, 1.0
     burst = min(total / n, INITIAL_WINDOW_BYTES, vm.buffer_bytes) if n > 0 else 0.0
-    left = offered.sum() / n if n > 0 else 1.0
+    left = _count(offered) / n if n > 0 else 1.0
     fluid = (total - burst * n) * left
-    backlog, dropped = transmit(
-        arrive_ns, offered, now_ns, length_ns, burst, fluid, vm.bytes_per_ns, vm.buffer_bytes, backlog, wait_ns
-    )
-    return backlog, max(left - dropped / total, 0.0) if total > 0.0 else left
+    backlog, credit, dropped = carry(vm, arrive_ns, offered, now_ns, length_ns, burst, fluid, backlog, credit, wait_ns)
+    return backlog, credit, max(left - dropped / total, 0.0) if total > 0.0 else left
 
 
-@njit(cache=True, nogil=True)
-def _write_latencies(vm, cell, times_ns, waits_ns, values, offered, out):
-    """Percentiles over the requests that were answered: path, link in, queue, service, link out. NaN of none."""
-    n = len(offered)
-    wire_ns = (cell.rx_bytes + cell.tx_bytes) / max(n, 1) / vm.bytes_per_ns
+@compiled
+def _write_latencies(times_ns, rest_ns, late_ns, offered, values, row):
+    """Percentiles over the requests that were answered: path, link in, cores, link out. NaN of none."""
     answered = 0
-    for j in range(n):
-        if offered[j] != 0:
-            inside_ns = times_ns[1, j] + times_ns[2, j]
-            values[answered] = (vm.rtt_ns + wire_ns + waits_ns[0, j] + waits_ns[1, j] + inside_ns) * 1e-6
+    for j in range(len(offered)):
+        if offered[j] != 0 and times_ns[2, j] >= 0:
+            values[answered] = (rest_ns[j] + times_ns[2, j]) * 1e-6
             answered += 1
-    ordered = values[:answered]
-    if answered > 1:
-        ordered.sort()
-    out.latency_ms_p50 = quantile(ordered, 0.5)
-    out.latency_ms_p95 = quantile(ordered, 0.95)
-    out.latency_ms_p99 = quantile(ordered, 0.99)
+    for j in range(len(late_ns)):
+        values[answered] = late_ns[j] * 1e-6
+        answered += 1
+    row[P50], row[P95], row[P99] = quantiles(values[:answered], 0.5, 0.95, 0.99)
 
 
-@njit(cache=True, nogil=True)
-def _write_round_trips(vm, held, waits_ns, values, out):
+@compiled
+def _write_round_trips(vm, held, run, waits_ns, values, row):
     """The path's round trip and what queues on the link: at each request, or at the interval's end where there is none."""
-    rtt_ms = vm.rtt_ns * 1e-6
+    rtt_ms, peak, base = vm.rtt_ns * 1e-6, vm.peak_bytes_per_ns, vm.base_bytes_per_ns
     if len(values) == 0:
-        queued_ms = (held.rx_backlog_bytes + held.tx_backlog_bytes) / vm.bytes_per_ns * 1e-6
-        out.rtt_ms_p50 = rtt_ms + queued_ms
-        out.rtt_ms_p99 = rtt_ms + queued_ms
+        queued_ns = delay(held.rx_backlog_bytes, held.rx_credit_bytes, peak, base)
+        queued_ns += delay(run.tx_backlog_bytes, run.tx_credit_bytes, peak, base)
+        row[RTT_P50] = row[RTT_P99] = rtt_ms + queued_ns * 1e-6
         return
     for j in range(len(values)):
         values[j] = rtt_ms + (waits_ns[0, j] + waits_ns[1, j]) * 1e-6
-    values.sort()
-    out.rtt_ms_p50 = quantile(values, 0.5)
-    out.rtt_ms_p99 = quantile(values, 0.99)
+    row[RTT_P50], row[RTT_P99], _ = quantiles(values, 0.5, 0.99, 0.99)
 
 
-@njit(cache=True, nogil=True)
-def _write_memory(vm, held, cell, elapsed_ns, out):
-    """Memory in use: at least what is needed now; what was needed before is given back over the role's release time."""
-    needed = vm.memory_base_bytes + vm.memory_connection_bytes * cell.connections_held
-    kept = held.memory_bytes - needed
-    if kept > 0.0 and vm.release_ns > 0.0:
-        needed += kept * math.exp(-elapsed_ns / vm.release_ns)
-    held.memory_bytes = needed
-    out.memory_bytes = needed
-
-
-@njit(cache=True, nogil=True)
-def _emulate_cell(vm, held, free_ns, cell, now_ns, length_ns, times_ns, waits_ns, normals, offered, out):
-    """One emulated VM through one interval: requests in by the link, through the servers, answers out by the link."""
-    arrive_ns = times_ns[0]
-    held.rx_backlog_bytes, rx_share = _send(
-        vm, cell.rx_bytes, now_ns, length_ns, arrive_ns, offered, held.rx_backlog_bytes, waits_ns[0]
-    )
-    before = unfinished(free_ns, now_ns)
-    taken, refused = _load_cpu(vm, free_ns, cell, now_ns, length_ns, times_ns, normals, offered)
-    done = before + taken - unfinished(free_ns, now_ns + length_ns)
-    served = offered.sum() * cell.stands_for
-    # Answers are offered when their requests were seen: their bytes were observed in this interval, so they left in it.
-    held.tx_backlog_bytes, tx_share = _send(
-        vm, cell.tx_bytes, now_ns, length_ns, arrive_ns, offered, held.tx_backlog_bytes, waits_ns[1]
-    )
-    rx_share *= 1.0 - refused
-    if len(offered) == 0:
-        tx_share *= 1.0 - refused
+@compiled
+def _write_rest(vm, figures, run, cell, done_ns, served, shares, remembered, elapsed_ns, length_ns, row):
+    """CPU, memory, storage and loss of a cell. served: requests; shares: of the bytes in and out that were carried."""
     packets = cell.rx_packets + cell.tx_packets
-    carried = cell.rx_packets * rx_share + cell.tx_packets * tx_share
-    out.dropped_ratio = min(max(1.0 - carried / packets, 0.0), 1.0) if packets > 0.0 else math.nan
+    carried = cell.rx_packets * shares[0] + cell.tx_packets * shares[1]
+    row[DROPPED_RATIO] = min(max(1.0 - carried / packets, 0.0), 1.0) if packets > 0.0 else math.nan
     length_s = length_ns * 1e-9
-    out.cpu_seconds = done * 1e-9 * vm.server_cores + vm.idle_cores * length_s
-    out.cpu_utilization = min(out.cpu_seconds / (vm.cores * length_s), 1.0)
-    held.written_bytes += cell.rx_bytes * rx_share * vm.written_per_byte_in
-    out.storage_bytes = vm.storage_base_bytes + held.written_bytes
-    out.storage_ops = served * vm.ops_per_request
+    row[CPU_SECONDS] = done_ns * 1e-9 * figures.server_cores + figures.idle_cores * length_s
+    row[CPU_UTILIZATION] = min(row[CPU_SECONDS] / (vm.cores * length_s), 1.0)
+    run.requests += served
+    needed = (
+        figures.memory_base_bytes
+        + figures.memory_connection_bytes * cell.connections_held
+        + figures.memory_session_bytes * remembered
+        + cached(run.requests, figures.memory_cache_request_bytes, figures.memory_cache_bytes)
+    )
+    run.memory_bytes = resident(run.memory_bytes, needed, elapsed_ns, vm.release_ns)
+    row[MEMORY_BYTES] = run.memory_bytes
+    run.written_bytes *= forgotten(elapsed_ns, vm.retention_ns)
+    run.written_bytes += cell.rx_bytes * shares[0] * figures.storage_written_per_byte_in
+    row[STORAGE_BYTES] = figures.storage_base_bytes + run.written_bytes
+    row[STORAGE_OPS] = served * figures.storage_ops_per_request
 
 
-@njit(cache=True, nogil=True)
-def _gather(vm, seen_ns, now_ns, length_ns, arrive_ns):
-    """A cell's arrivals, those seen and those drawn, ascending, into `arrive_ns`."""
+@compiled
+def _gather(vm, cell, seen_ns, now_ns, length_ns, arrive_ns, stack):
+    """A cell's arrivals, those seen and those drawn, ascending, into `arrive_ns`; `stack` to work in."""
     seen = len(seen_ns)
-    arrive_ns[:seen] = seen_ns
+    for j in range(seen):
+        arrive_ns[j] = seen_ns[j]
     if len(arrive_ns) > seen:
-        draw_arrivals(vm.key, now_ns, length_ns, arrive_ns[seen:])
-        arrive_ns.sort()
+        size = vm.cluster_size / cell.stands_for
+        if size > 1.0:
+            draw_clusters(vm.key, now_ns, length_ns, size, vm.cluster_spread_ns, arrive_ns[seen:])
+        else:
+            draw_arrivals(vm.key, now_ns, length_ns, arrive_ns[seen:])
+        sort(arrive_ns, stack)
 
 
-@njit(cache=True, nogil=True)
-def emulate(fleet, state, free_ns, load, clock_ns, start_ns, length_ns, request_ns, next_row, room, out):
-    """Carries every emulated VM through the intervals in turn. Dtypes: FLEET, STATE, LOAD, SIMULATED of adumbra.emulate.
+@compiled
+def _write_bounds(rows, values, row):
+    """The 10th and 90th percentile over the sets of each column; wide enough to hold the central value, NaN where that is."""
+    for c in range(rows.shape[1]):
+        central, known = rows[0, c], 0
+        row[LOW + c] = row[HIGH + c] = math.nan
+        if math.isnan(central) or len(rows) == 1:
+            continue
+        least, most = math.inf, -math.inf
+        for s in range(1, len(rows)):
+            value = rows[s, c]
+            if not math.isnan(value):
+                values[known] = value
+                known += 1
+                least, most = min(least, value), max(most, value)
+        if least < most:
+            least, most, _ = quantiles(values[:known], 0.1, 0.9, 0.9)
+        row[LOW + c], row[HIGH + c] = min(least, central), max(most, central)
 
-    fleet[M], state[M], load[k, M], out[k, M]: records. free_ns int64[servers]: every VM's servers, one after the other.
-    clock_ns: the end of the interval before the first, below 0 for none. request_ns int64[n] by (VM, time); next_row
-    int64[M]: each VM's first row of these intervals, moved on. room: at least the requests of any cell. Writes state,
-    free_ns, next_row and out. A VM's result depends on no other VM, so a caller may split the fleet over threads.
+
+@compiled
+def _rest_of_latency(vm, cell, waits_ns, out_ns, credits, rest_ns):
+    """What path and link add to each request's time at the cores: the round trip, its own bytes, the queues on the link."""
+    n, peak, base = len(rest_ns), vm.peak_bytes_per_ns, vm.base_bytes_per_ns
+    if n == 0:
+        return
+    fixed_ns = vm.rtt_ns + delay(cell.rx_bytes / n, credits[0], peak, base) + delay(cell.tx_bytes / n, credits[1], peak, base)
+    for j in range(n):
+        rest_ns[j] = fixed_ns + waits_ns[j] + out_ns[j]
+
+
+@inlined
+def _hand_over(run, jobs, rest_ns, offered):
+    """Requests that are still here at an interval's end take along what path and link add; without an answer, nothing."""
+    for j in range(run.jobs):
+        number = jobs[j].number
+        if number >= 0:
+            jobs[j].rest_ns = rest_ns[number] if offered[number] != 0 else math.nan
+            jobs[j].number = -1
+
+
+@compiled
+def _cell(
+    vm, held, runs, figures, free_ns, jobs, cell, now_ns, length_ns, gap_ns, times_ns, waits_ns, rest_ns, late_ns, values,
+    marks, table, rows, row
+):  # fmt: skip
+    """One emulated VM through one interval: requests in by the link, through its cores, answers out by the link; each set."""
+    arrive_ns, n = times_ns[0], times_ns.shape[1]
+    sets, coming, offered = len(runs), marks[0], marks[1]
+    coming[:] = 1
+    backlog, credit_in = rest(vm, gap_ns, held.rx_backlog_bytes, held.rx_credit_bytes)
+    held.rx_backlog_bytes, held.rx_credit_bytes, rx_carried = _send(
+        vm, cell.rx_bytes, now_ns, length_ns, arrive_ns, coming, backlog, credit_in, waits_ns[0]
+    )
+    came = _count(coming)
+    elapsed_ns = gap_ns + length_ns
+    remembered = remember(held, cell.peers, elapsed_ns, vm.session_ns)
+    first_out, first_after, alike = (0.0, 0.0), (0.0, 0.0, 0.0), False  # the central set's link out, before and after
+    for s in range(sets):
+        run, late = runs[s], 0
+        for j in range(n):
+            offered[j] = coming[j]
+        if vm.jobs > 0:
+            places = jobs[s::sets]
+            done_ns, refused, late = _share(
+                vm, figures[s], run, places, cell, s, now_ns, length_ns, times_ns, offered, late_ns, table
+            )
+        else:
+            servers_ns = free_ns[s * vm.servers : (s + 1) * vm.servers]
+            done, refused = _queue(vm, figures[s], servers_ns, cell, s, now_ns, length_ns, times_ns, offered, table)
+            done_ns = float(done)
+        left = _count(offered)
+        # Answers are offered when their requests were seen: their bytes were observed in this interval, so they left in it.
+        out = rest(vm, gap_ns, run.tx_backlog_bytes, run.tx_credit_bytes)
+        if alike and left == came and out == first_out:  # just as in the central set
+            after, at = first_after, 0
+        else:
+            at = min(s, 1)
+            after = _send(vm, cell.tx_bytes, now_ns, length_ns, arrive_ns, offered, out[0], out[1], waits_ns[1 + at])
+            _rest_of_latency(vm, cell, waits_ns[0], waits_ns[1 + at], (credit_in, out[1]), rest_ns[at])
+        if s == 0:
+            first_out, first_after, alike = out, after, left == came and _count(offered) == came
+        run.tx_backlog_bytes, run.tx_credit_bytes, tx_carried = after
+        shares = (rx_carried * (1.0 - refused), tx_carried * (1.0 - refused) if n == 0 else tx_carried)
+        _write_rest(
+            vm, figures[s], run, cell, done_ns, left * cell.stands_for, shares, remembered, elapsed_ns, length_ns, rows[s]
+        )
+        _write_latencies(times_ns, rest_ns[at], late_ns[:late], offered, values, rows[s])
+        if vm.jobs > 0:
+            _hand_over(run, places, rest_ns[at], offered)
+    for c in range(rows.shape[1]):
+        row[c] = rows[0, c]
+    _write_bounds(rows, values, row)
+    if cell.one_sided:
+        _write_round_trips(vm, held, runs[0], waits_ns, values[:n], row)
+    else:
+        row[RTT_P50] = row[RTT_P99] = math.nan
+
+
+@compiled
+def emulate(
+    fleet, figures, state, runs, free_ns, jobs, load, clock_ns, start_ns, length_ns, request_ns, next_row,
+    table, times_ns, floats, marks, rows, out
+):  # fmt: skip
+    """Carries every emulated VM through the intervals in turn. Dtypes: see layout.
+
+    fleet[M], state[M], figures[M, 1 + S], runs[M, 1 + S], load[k, M]: records. free_ns int64, jobs: every VM's servers or jobs,
+    one VM after the other. clock_ns: the end of the interval before the first, below 0 for none. request_ns int64[n] by (VM,
+    time); next_row int64[M]: each VM's first row of these intervals, moved on. table: quantile_table(). To work in: times_ns
+    int64[3, n], floats float64[7, n], marks uint8[2, n], n at least the requests of any cell, the jobs of any VM and both, and
+    the sets; rows float64[1 + S, 9]. Writes out float64[k, M, layout.WIDTH]. A VM's result depends on no other VM, so a caller
+    may split the fleet over threads.
     """
-    times_ns = np.empty((3, room), np.int64)  # arrival, service, wait
-    waits_ns = np.empty((2, room), np.float64)  # on the link: in, out
-    values = np.empty(room, np.float64)
-    marks = np.empty(room, np.uint8)
+    sets = runs.shape[1]
     for v in range(len(fleet)):
         vm, held = fleet[v], state[v]
-        servers_ns = free_ns[vm.first_server : vm.first_server + vm.servers]
+        servers_ns = free_ns[vm.first_server : vm.first_server + (0 if vm.jobs > 0 else vm.servers * sets)]
+        places = jobs[vm.first_job : vm.first_job + vm.jobs * sets]
         before_ns = clock_ns
         for i in range(len(start_ns)):
             now_ns, cell = start_ns[i], load[i, v]
             gap_ns = now_ns - before_ns if before_ns >= 0 else 0
             before_ns = now_ns + length_ns
-            sent = gap_ns * vm.bytes_per_ns
-            held.rx_backlog_bytes = max(held.rx_backlog_bytes - sent, 0.0)
-            held.tx_backlog_bytes = max(held.tx_backlog_bytes - sent, 0.0)
             n, row = cell.seen + cell.drawn, next_row[v]
             next_row[v] = row + cell.seen
-            times, waits, offered = times_ns[:, :n], waits_ns[:, :n], marks[:n]
-            offered[:] = 1
-            _gather(vm, request_ns[row : row + cell.seen], now_ns, length_ns, times[0])
-            _emulate_cell(vm, held, servers_ns, cell, now_ns, length_ns, times, waits, values[:n], offered, out[i, v])
-            _write_latencies(vm, cell, times, waits, values, offered, out[i, v])
-            if cell.one_sided:
-                _write_round_trips(vm, held, waits, values[:n], out[i, v])
-            else:
-                out[i, v].rtt_ms_p50 = math.nan
-                out[i, v].rtt_ms_p99 = math.nan
-            _write_memory(vm, held, cell, gap_ns + length_ns, out[i, v])
+            _gather(vm, cell, request_ns[row : row + cell.seen], now_ns, length_ns, times_ns[0, :n], times_ns[1])
+            _cell(
+                vm, held, runs[v], figures[v], servers_ns, places, cell, now_ns, length_ns, gap_ns, times_ns[:, :n],
+                floats[0:3, :n], floats[3:5, :n], floats[5], floats[6], marks[:, :n], table, rows,
+                out[i, v],
+            )  # fmt: skip

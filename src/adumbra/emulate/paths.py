@@ -41,6 +41,12 @@ def paths_of(spec: NetworkSpec) -> dict[str, NetworkPath]:
     return {subnet: _path_from(subnet, hops) for subnet in dict.fromkeys(group.subnet for group in spec.vms)}
 
 
+def paths_between(spec: NetworkSpec) -> dict[str, dict[str, NetworkPath]]:
+    """The best path from each subnet that has VMs to every place that links lead to from there, itself included."""
+    hops = _hops(spec)
+    return {subnet: _reach(subnet, hops) for subnet in dict.fromkeys(group.subnet for group in spec.vms)}
+
+
 def _path_from(subnet: str, hops: _Hops) -> NetworkPath:
     linked = {place for place, _, _ in hops.get(subnet, ())}
     if not linked:

@@ -5,12 +5,12 @@ Times are int64 nanoseconds since the epoch, so that splitting a run anywhere ch
 
 from __future__ import annotations
 
-from numba import njit
+from adumbra.emulate.compiled import compiled
 
 # `offered` marks, per request, whether it is still under way (1); whoever refuses it clears it. A kernel skips the cleared.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def serve(arrive_ns, service_ns, free_ns, patience_ns, offered, wait_ns):  # noqa: PLR0917
     """First come, first served by k servers (G/G/k), after Kiefer and Wolfowitz (1955): each takes the server free first.
 
@@ -46,7 +46,7 @@ def serve(arrive_ns, service_ns, free_ns, patience_ns, offered, wait_ns):  # noq
     return taken
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def serve_bulk(free_ns, start_ns, length_ns, work_ns, patience_ns):
     """Takes on work that belongs to no request, evenly over the servers; gives how much of it, in server nanoseconds.
 
@@ -62,7 +62,7 @@ def serve_bulk(free_ns, start_ns, length_ns, work_ns, patience_ns):
     return each * servers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def unfinished(free_ns, now_ns):
     """The work that the servers have taken on and not done yet at `now_ns`, in server nanoseconds.
 
@@ -76,7 +76,7 @@ def unfinished(free_ns, now_ns):
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def transmit(  # noqa: PLR0917
     arrive_ns, offered, start_ns, length_ns, burst_bytes, fluid_bytes, bytes_per_ns, buffer_bytes, backlog, wait_ns
 ):

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.resources
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ MAX_STORAGE_GB = 16_384.0
 
 DEFAULT_ARCH = "x86_64"
 
+_TYPE_NAME = re.compile(r"(?:c|m|r|x|i|im|is|hpc)(?P<generation>[5-9])(?P<maker>[a-z]?)[a-z]*[.-]")
 _FILES = {"aws": "aws-us-east-1.csv"}
 
 
@@ -68,12 +70,12 @@ class Catalog:
         return found
 
     def machine(self, name: str) -> Machine:
-        """The size of a machine declared by type: baseline bandwidth, never the burst; a disk of DEFAULT_STORAGE_GB.
+        """The size of a machine declared by type: baseline and peak bandwidth; a disk of DEFAULT_STORAGE_GB.
 
         Raises InputError with close names.
         """
         found = self.type(name)
-        return Machine(found.cpu_cores, found.memory_gb, found.bandwidth_mbps, DEFAULT_STORAGE_GB)
+        return Machine(found.cpu_cores, found.memory_gb, found.bandwidth_mbps, DEFAULT_STORAGE_GB, found.peak_bandwidth_mbps)
 
     def choices(self, policy: SizingPolicy) -> Choices:
         """The types that the policy lets be chosen, cheapest first, ties by name. Types without a price never are.
@@ -134,4 +136,24 @@ def _type(provider: str, row: Mapping[str, str]) -> InstanceType:
         # 95 % of a day: more shortage than the dial usually allows.
         burstable=row["burstable"] == "true" or row["type"].partition(".")[0].endswith("-flex"),
         price_per_hour=price,
+        core_speed=_core_speeds(provider).get(_processor(row["type"])),
     )
+
+
+@functools.cache
+def _core_speeds(provider: str) -> Mapping[tuple[str, str], float]:
+    """How fast a core of each (generation, maker) is, in reference cores."""
+    file = importlib.resources.files("adumbra.profile").joinpath("data", f"{provider}-core-speeds.csv")
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+    return {(row["generation"], row["maker"]): float(row["core_speed"]) for row in rows}
+
+
+def _processor(name: str) -> tuple[str, str]:
+    """The generation and maker of a type's processor, as AWS names types: m7g.large is of generation 7, Graviton.
+
+    https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html
+    """
+    found = _TYPE_NAME.match(name)
+    if found is None:
+        return "", ""
+    return found["generation"], {"a": "amd", "g": "graviton"}.get(found["maker"], "intel")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -53,7 +54,7 @@ def _simulated(name: str, unit: str, rollup: Rollup, prometheus: str, help: str)
 
 _S, _MEAN, _MAX, _LAST = Rollup.SUM, Rollup.MEAN, Rollup.MAX, Rollup.LAST
 
-METRICS: tuple[Metric, ...] = (
+_PLAIN: tuple[Metric, ...] = (
     _observed("rx_bytes", "bytes", _S, "adumbra_vm_receive_bytes_total", "IP-layer bytes towards the VM."),
     _observed("tx_bytes", "bytes", _S, "adumbra_vm_transmit_bytes_total", "IP-layer bytes from the VM."),
     _observed("rx_packets", "packets", _S, "adumbra_vm_receive_packets_total", "IP packets towards the VM."),
@@ -197,6 +198,27 @@ METRICS: tuple[Metric, ...] = (
         "adumbra_vm_sampling_error_ratio",
         "Relative standard error of the VM's packet counts, where the source looked at a sample only; 0 where at all packets.",
     ),
+)
+
+_UNIT = re.compile(r"(_seconds|_bytes|_ratio)?(_total)?$")
+_PERCENTILES: dict[str, str] = {"low": "10th", "high": "90th"}
+
+
+def _bound(metric: Metric, end: str) -> Metric:
+    """An end of the interval of a simulated metric, beside which it stands: 80 % over what is believed of the VM."""
+    told = (
+        f"{_PERCENTILES[end]} percentile of {metric.name} over what is believed of the VM: an end of its 80 % interval. "
+        "Rolled up as that is, so that the interval of several intervals is rather too wide than too narrow."
+    )
+    prometheus = _UNIT.sub(lambda unit: f"_{end}{unit[0]}", metric.prometheus, count=1)
+    return replace(metric, name=f"{metric.name}_{end}", prometheus=prometheus, help=told)
+
+
+BOUNDED: tuple[str, ...] = tuple(metric.name for metric in _PLAIN if metric.provenance is Provenance.SIMULATED)
+"""The simulated columns, beside each of which stand the ends of its interval, `<name>_low` and `<name>_high`."""
+METRICS: tuple[Metric, ...] = (
+    *_PLAIN,
+    *(_bound(metric, end) for metric in _PLAIN if metric.name in BOUNDED for end in _PERCENTILES),
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

@@ -25,12 +25,16 @@ RESOURCES: tuple[str, ...] = ("cpu_cores", "memory_gb", "bandwidth_mbps", "stora
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's size. Memory and storage in GB (BYTES_PER_GB bytes), bandwidth in megabits a second each way."""
+    """A machine's size. Memory and storage in GB (BYTES_PER_GB bytes), bandwidth in megabits a second each way.
+
+    bandwidth_mbps is what is always there; peak_bandwidth_mbps: what bursts reach, None where there is no more.
+    """
 
     cpu_cores: float
     memory_gb: float
     bandwidth_mbps: float
     storage_gb: float
+    peak_bandwidth_mbps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class InstanceType:
     """A type of a provider's catalogue: its size, and its price in US dollars an hour (None: not known).
 
     bandwidth_mbps is what is always there, peak_bandwidth_mbps what bursts reach; burstable: the CPU is a share of a core.
+    core_speed: of one of its cores, in reference cores; None: not known.
     """
 
     provider: str
@@ -49,6 +54,7 @@ class InstanceType:
     peak_bandwidth_mbps: float
     burstable: bool
     price_per_hour: float | None
+    core_speed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,20 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationRecord:
+    """What measured use said of a network's VMs (schema.calibration.Calibration as plain data; of no VM: back to the priors).
+
+    `version` counts its calibrations from 1; emulated_ns: when all that is stored had been emulated by it, None: not yet.
+    """
+
+    network: str
+    version: int
+    calibration: Mapping[str, Any]
+    created_ns: int
+    emulated_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileRecord:
     """A resource profile of a network. `version` counts its profiles from 1."""
 

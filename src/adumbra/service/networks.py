@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adumbra.profile.catalog import load_catalog
+from adumbra.schema.calibration import Calibration
 from adumbra.schema.errors import ConflictError, InputError, MirrorError, SpecError
 from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec
 from adumbra.schema.state import NetworkRecord, NetworkState
@@ -20,11 +21,12 @@ MAX_SPEC_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network: what is kept of it, its spec, and the VMs that the spec stands for."""
+    """A network: what is kept of it, its spec, the VMs that it stands for, and what measured use said of these, if any."""
 
     record: NetworkRecord
     spec: NetworkSpec
     vms: tuple[Vm, ...]
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +69,11 @@ def create(workspace: Workspace, text: str, file: str, now_ns: int) -> Network:
 
 def get(workspace: Workspace, name: str) -> Network:
     """A network by name. Raises NotFoundError."""
-    return _network(workspace.state.network(name))
+    network = _network(workspace.state.network(name))
+    kept = workspace.state.calibration(name)
+    if kept is None or not kept.calibration["vms"]:
+        return network
+    return replace(network, calibration=Calibration.from_dict(kept.calibration))
 
 
 def listing(workspace: Workspace) -> tuple[Network, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adumbra.emulate.parameters import PARAMETER_SETS
 from adumbra.emulate.paths import paths_of
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
@@ -17,12 +18,12 @@ from adumbra.metering import Metering, Watch
 from adumbra.schema.errors import AdumbraError
 from adumbra.schema.metrics import NAMES
 from adumbra.schema.records import NANOSECONDS, Accounts, MetricBatch, Series, SeriesQuery
-from adumbra.schema.sources import Layer, SourceSpec, parse_source
+from adumbra.schema.sources import CollectorSource, Layer, SourceSpec, parse_source
 from adumbra.schema.state import ObservationState
-from adumbra.service import networks
+from adumbra.service import networks, replays
 from adumbra.service.networks import Network
 from adumbra.service.sources import FILES, metered
-from adumbra.service.workspace import Workspace, machine_of
+from adumbra.service.workspace import Workspace, core_speed_of, machine_of
 from adumbra.shadow import Shadow
 from adumbra.tap.replay import fingerprint
 from adumbra.workers import Running
@@ -31,6 +32,8 @@ Progress = Callable[[float | None, str], None]
 """Told now and then how far the work is, 0 to 1 or None where that is not known, and what is being done."""
 
 EMULATION_SEED = 1
+MANY_VMS, FEW_SETS = 5_000, 8
+"""Beyond so many VMs, so many sets of parameters make the intervals: 64 would take more than a core (benchmarks/shadow.py)."""
 IDLE_S, FIRST_S = 5.0, 60.0
 """How long nothing must come from a source that goes on for it to be idle, once something came; and before that."""
 _ROWS_A_WRITE = 20_000
@@ -81,9 +84,23 @@ def goes_on(source_text: str) -> bool:
 
 
 def emulated_vms(network: Network) -> tuple[EmulatedVm, ...]:
-    """The emulated VMs of a network: each with its role's prior, its declared size, and its path to the outside."""
-    paths, priors = paths_of(network.spec), bundled_priors()
-    return tuple(EmulatedVm(vm.name, priors.prior(vm.role), machine_of(vm), paths[vm.subnet]) for vm in network.vms)
+    """The emulated VMs of a network: each with its role's prior, its declared size and core speed, its path to the outside, and
+    what measured use said of it, if it did.
+    """
+    paths, priors, known = paths_of(network.spec), bundled_priors(), network.calibration
+    return tuple(
+        EmulatedVm(
+            vm.name, priors.prior(vm.role), machine_of(vm), paths[vm.subnet], core_speed_of(vm),
+            calibration=known.of(vm.name) if known else None,
+        )
+        for vm in network.vms
+    )  # fmt: skip
+
+
+def emulator(vms: Sequence[EmulatedVm]) -> EmulatedNetwork:
+    """The emulated VMs, ready, with as many sets of parameters as so many can carry in real time."""
+    sets = PARAMETER_SETS if len(vms) <= MANY_VMS else FEW_SETS
+    return EmulatedNetwork(vms, EMULATION_SEED, sets)
 
 
 def observe(
@@ -104,7 +121,10 @@ def observe(
     network = networks.get(workspace, name)
     source = parse_source(source_text)
     watch = Watch(network.spec, network.vms, options.layer, hash_seed=secrets.randbits(62))
-    shadow = Shadow(network.spec, network.vms, EmulatedNetwork(emulated_vms(network), EMULATION_SEED))
+    vms = emulated_vms(network)
+    if isinstance(source, CollectorSource):  # tells counts only; of files the same must come out each time
+        vms = replays.with_arrivals(workspace, name, vms)
+    shadow = Shadow(network.spec, network.vms, emulator(vms))
     vigil = _Vigil(options, now, goes_on=not isinstance(source, FILES))
     with metered(watch, source, Running(now, vigil.is_over, options.ready), options.workers) as metering:
         ledger = workspace.state.begin_observation(name, source_text, _mark(source, now()), now())

@@ -101,3 +101,13 @@ def machine_of(vm: Vm) -> Machine:
         declared = vm.resources.model_dump(exclude_none=True)
         machine = replace(machine, **declared)
     return machine
+
+
+def core_speed_of(vm: Vm) -> float:
+    """How fast a core of the VM's declared type is, in reference cores; 1 where it has no type, or that isn't known.
+
+    Raises InputError for a type that the catalogue doesn't have.
+    """
+    from adumbra.profile.catalog import load_catalog
+
+    return (load_catalog().type(vm.type).core_speed if vm.type else None) or 1.0

@@ -93,6 +93,24 @@ class DuckDBStore:
             )
         return replaced
 
+    def amend(self, batch: MetricBatch) -> int:
+        """See MetricStore.amend. All in one transaction."""
+        interval_ns = check_batch(batch)
+        if len(batch) == 0 or not batch.vms or not batch.columns:
+            return 0
+        kinds, amended = _declared(), 0
+        told = ", ".join(f"{name} = CAST(nullif(new.{name}, 'NaN'::DOUBLE) AS {kinds[name]})" for name in batch.columns)
+        with self._transaction(f"amend {len(batch)} intervals of {batch.network} in {self.path}") as connection:
+            for rows in _rows(batch):
+                with _registered(connection, "amended", rows):
+                    ((count,),) = connection.execute(
+                        f"UPDATE intervals SET {told} FROM amended AS new WHERE intervals.network = ? AND intervals.origin = ? "
+                        f"AND intervals.vm = new.vm AND intervals.start_ns = new.start_ns AND {_INTERVAL_NS} = ?",
+                        [batch.network, batch.origin.value, interval_ns],
+                    ).fetchall()
+                amended += count
+        return amended
+
     def read(self, query: SeriesQuery) -> Series:
         """See MetricStore.read, and plan_grid for the rule where stored intervals differ in length.
 

@@ -15,7 +15,7 @@ from sqlalchemy import event
 
 from adumbra.schema.errors import StoreError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Known here so that a store that has it is opened without loading Alembic."""
 
 BUSY_TIMEOUT_MS = 10_000

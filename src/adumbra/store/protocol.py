@@ -29,6 +29,14 @@ class MetricStore(Protocol):
         """
         ...
 
+    def amend(self, batch: MetricBatch) -> int:
+        """Puts the batch's columns in place of those of rows that are stored for just these intervals, all or none.
+
+        Everything else of them stays, their source and other columns; rows that aren't there are not made. Returns how many
+        were. Raises ValueError as `write` does.
+        """
+        ...
+
     def read(self, query: SeriesQuery) -> Series:
         """Columns of VMs on a regular grid, gaps NaN; T is 0 where nothing is stored.
 

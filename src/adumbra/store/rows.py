@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from adumbra.schema.state import (
+    CalibrationRecord,
     EventRecord,
     MirrorRecord,
     MirrorState,
@@ -78,6 +79,10 @@ def observation(row: sa.Row[Any]) -> ObservationRecord:
 
 def training(name: str, row: sa.Row[Any]) -> TrainingRecord:
     return TrainingRecord(name, row.version, row.summary, row.created_ns, row.artifact)
+
+
+def calibration(name: str, row: sa.Row[Any]) -> CalibrationRecord:
+    return CalibrationRecord(name, row.version, row.calibration, row.created_ns, row.emulated_ns)
 
 
 def profile(name: str, row: sa.Row[Any]) -> ProfileRecord:

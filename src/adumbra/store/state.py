@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError
 from adumbra.schema.state import (
+    CalibrationRecord,
     EventRecord,
     MirrorRecord,
     MirrorState,
@@ -36,8 +37,8 @@ from adumbra.store.processes import has_died, this_process
 MAX_EVENTS_ANSWERED = 1_000
 MAX_MIRRORS = 64
 """Mirrors of one network."""
-KEPT_EVENTS, KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_TRAININGS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = (
-    10_000, 10_000, 100, 5, 20, 100, 20,
+KEPT_EVENTS, KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_TRAININGS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = (
+    10_000, 10_000, 100, 20, 5, 20, 100, 20,
 )  # fmt: skip
 """How many are kept of each network (of attempts: of each step); older ones are removed as new ones come."""
 
@@ -192,6 +193,34 @@ class StateStore:
         running = connection.execute(_observations(tables.observations.c.state == ObservationState.RUNNING.value))
         other_hosts = connection.dialect.name != "sqlite"
         return [row for row in running if has_died(row.process, other_hosts=other_hosts)]
+
+    # Calibrations
+
+    def save_calibration(self, network: str, calibration: Mapping[str, Any], message: str, now_ns: int) -> CalibrationRecord:
+        """Keeps what measured use said, as the network's next version, with an event that says `message`."""
+        with self._writing(f"save a calibration of {network}") as connection:
+            owner, table = _find(connection, network), tables.calibrations
+            version = _next_version(connection, table, owner.id)
+            rows.insert(
+                connection, table, network_id=owner.id, version=version, calibration=rows.plain(calibration),
+                created_ns=now_ns, emulated_ns=None,
+            )  # fmt: skip
+            rows.keep_newest(connection, table, KEPT_CALIBRATIONS, network_id=owner.id)
+            _event(connection, now_ns, network, "calibration.saved", message, version=version)
+            return rows.calibration(network, _hanging_on(connection, table, owner.id, 1)[0])
+
+    def calibration(self, network: str) -> CalibrationRecord | None:
+        """The newest calibration; None where there is none."""
+        with self._reading(f"read the calibration of {network}") as connection:
+            newest = _hanging_on(connection, tables.calibrations, _find(connection, network).id, 1)
+            return rows.calibration(network, newest[0]) if newest else None
+
+    def note_emulated(self, network: str, version: int, now_ns: int) -> None:
+        """Notes that all that is stored of the network is emulated by that version of its calibration."""
+        with self._writing(f"note the emulation of {network}") as connection:
+            table, owner = tables.calibrations, _find(connection, network)
+            chosen = (table.c.network_id == owner.id) & (table.c.version == version)
+            connection.execute(sa.update(table).where(chosen).values(emulated_ns=now_ns))
 
     # Trainings and profiles
 

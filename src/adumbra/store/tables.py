@@ -81,6 +81,16 @@ trainings = _table(
     sa.UniqueConstraint("network_id", "version"),
 )
 
+calibrations = _table(
+    "calibrations",
+    _of_network(),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("calibration", sa.JSON, nullable=False),
+    _time("created_ns"),
+    _time("emulated_ns", nullable=True),
+    sa.UniqueConstraint("network_id", "version"),
+)
+
 profiles = _table(
     "profiles",
     _of_network(),

@@ -1,0 +1,164 @@
+"""How well emulated VMs tell the CPU and memory that real servers used: from the roles' priors, calibrated, and followed live.
+
+usage: python benchmarks/calibration.py [--home FOLDER] [--out docs/images/calibration.svg]
+Observes examples/shop and benchmarks/unseen (kept in FOLDER, so that a second run is quick), calibrates on the first third of
+the time, judges on the rest, in steps of 10 s. Prints a table in Markdown and draws a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from adumbra.emulate.calibration.calibrate import Judged
+from adumbra.emulate.calibration.regression import INNER_80
+from adumbra.emulate.roles import bundled_priors
+from adumbra.schema.calibration import VmCalibration
+from adumbra.service import calibrations, networks, observations
+from adumbra.service.networks import Network
+from adumbra.service.usage import read_usage
+from adumbra.service.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+CASES = (
+    ("shop", ROOT / "examples" / "shop" / "shop.yaml", ROOT / "examples" / "shop" / "shop.pcap.zst"),
+    ("unseen", ROOT / "benchmarks" / "unseen" / "unseen.yaml", ROOT / "benchmarks" / "unseen" / "unseen.pcap.zst"),
+)
+Row = tuple[str, str, str, Judged, float]
+
+
+def observed(workspace: Workspace, name: str, spec: Path, capture: Path) -> Network:
+    if name not in {network.name for network in networks.listing(workspace)}:
+        networks.create(workspace, spec.read_text(), str(spec), time.time_ns())
+    if workspace.metrics.span(name) is None:
+        observations.observe(workspace, name, f"pcap:{capture}", time.time_ns)
+    return networks.get(workspace, name)
+
+
+def judged(workspace: Workspace, share: float) -> list[Row]:
+    rows: list[Row] = []
+    for name, spec, capture in CASES:
+        if not capture.exists():
+            print(f"{capture} is not there: left out")
+            continue
+        network = observed(workspace, name, spec, capture)
+        addresses = {vm.name: vm.name for vm in network.vms}
+        usage = read_usage(capture.with_name("usage.csv"), addresses)
+        roles = {vm.name: vm.role for vm in network.vms}
+        learned: list[tuple[VmCalibration, dict[str, Judged]]] = calibrations.learn(
+            workspace, network, usage, lambda *_: None, share
+        )
+        for vm, held_out in learned:
+            for resource, one in held_out.items():
+                spread = bundled_priors().prior(roles[vm.vm]).spread
+                whole = spread.cpu if resource == "cpu_cores" else spread.memory
+                rows.append((name, vm.vm, resource, one, math.hypot(whole, spread.costs)))
+            for resource, why in vm.refused.items():
+                print(f"{vm.vm}, {resource}: {why}")
+    return rows
+
+
+def share_inside(one: Judged, spread: float) -> float:
+    """Coverage of the prior's own 80 % interval: lognormal, of its spread."""
+    low, high = one.before * math.exp(-INNER_80 * spread), one.before * math.exp(INNER_80 * spread)
+    return float(((low <= one.measured) & (one.measured <= high)).mean())
+
+
+def table(rows: list[Row], resource: str) -> str:
+    head = (
+        "server",
+        "measured",
+        "prior: error",
+        "ratio",
+        "in its 80 %",
+        "calibrated: error",
+        "ratio",
+        "in its 80 %",
+        "live: error",
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for _, vm, what, one, spread in rows:
+        if what != resource:
+            continue
+        mean = float(one.measured.mean())
+        shown = f"{mean:.4f} cores" if resource == "cpu_cores" else f"{mean / 1e6:.1f} MB"
+        errors = [one.error(said) or math.nan for said in (one.before, one.after, one.live)]
+        ratios = [float(said.mean()) / mean for said in (one.before, one.after)]
+        lines.append(
+            f"| {vm} | {shown} | {errors[0]:.1%} | {ratios[0]:.2f} | {share_inside(one, spread):.0%} | {errors[1]:.1%} | "
+            f"{ratios[1]:.2f} | {one.coverage() or 0:.0%} | {errors[2]:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+KEY = (
+    'CPU cores per 10 s, held-out time: <tspan fill="#111111">measured</tspan>, <tspan fill="#b45309">from the prior</tspan>, '
+    '<tspan fill="#1d4ed8">calibrated, with its 80 % interval</tspan>'
+)
+WIDTH, HEIGHT, LEFT, TOP, BELOW = 720, 130, 62, 24, 34
+
+
+def draw(rows: list[Row]) -> str:
+    """A panel a server: what was measured, what the prior said, what the calibrated VM says with its interval."""
+    panels = [(vm, one) for _, vm, resource, one, _ in rows if resource == "cpu_cores"]
+    total = TOP + len(panels) * (HEIGHT + BELOW) + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" font-family="sans-serif" font-size="11">',
+        f'<rect width="{WIDTH}" height="{total}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="15" font-size="12">{KEY}</text>',
+    ]
+    for number, (vm, one) in enumerate(panels):
+        parts += panel(vm, one, TOP + number * (HEIGHT + BELOW))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def panel(vm: str, one: Judged, top: float) -> list[str]:
+    seconds = (one.start_ns - one.start_ns[0]) / 1e9
+    most = 1.1 * max(float(one.measured.max()), float(np.quantile(one.high, 0.97)))
+    across, down = (WIDTH - LEFT - 14) / max(float(seconds[-1]), 1.0), HEIGHT / most
+
+    def points(values: np.ndarray) -> str:
+        clipped = np.minimum(values, most)
+        return " ".join(f"{LEFT + s * across:.1f},{top + HEIGHT - v * down:.1f}" for s, v in zip(seconds, clipped, strict=True))
+
+    band = points(one.high) + " " + " ".join(reversed(points(one.low).split(" ")))
+    marks = [f'<line x1="{LEFT}" x2="{WIDTH - 14}" y1="{top + HEIGHT}" y2="{top + HEIGHT}" stroke="#999999"/>']
+    for share in (0.0, 0.5, 1.0):
+        value, y = most * share, top + HEIGHT * (1 - share)
+        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{value:.3f}</text>')
+    for second in range(0, int(seconds[-1]) + 1, 60):
+        x = LEFT + second * across
+        marks.append(f'<text x="{x:.1f}" y="{top + HEIGHT + 14}" text-anchor="middle" fill="#555555">{second} s</text>')
+    return [
+        *marks,
+        f'<polygon points="{band}" fill="#93c5fd" opacity="0.5"/>',
+        f'<polyline points="{points(one.before)}" fill="none" stroke="#b45309" stroke-width="1" stroke-dasharray="4 3"/>',
+        f'<polyline points="{points(one.after)}" fill="none" stroke="#1d4ed8" stroke-width="1.3"/>',
+        f'<polyline points="{points(one.measured)}" fill="none" stroke="#111111" stroke-width="1.3"/>',
+        f'<text x="{LEFT + 6}" y="{top + 12}" font-weight="bold">{vm}</text>',
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--share", type=float, default=1 / 3)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Workspace(asked.home or Path(folder)) as workspace:
+        rows = judged(workspace, asked.share)
+    for resource in ("cpu_cores", "memory_gb"):
+        print(f"\n{resource}, held-out time, steps of 10 s\n\n{table(rows, resource)}")
+    if asked.out:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(draw(rows))
+        print(f"\ndrawn: {asked.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""A VM's traffic tried on machines: what each would show over the whole time, and whether that is enough. Pure; no I/O.
+
+The traffic is drawn once and carried through one machine after another: machines alike in what matters are tried once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adumbra.emulate import trial_kernels as kernels
+from adumbra.emulate.chance_kernels import quantiles
+from adumbra.emulate.layout import JOB, RUN
+from adumbra.emulate.parameters import LEAST_SHARE
+from adumbra.emulate.vm import EmulatedVm, fleet_of, normal_table
+from adumbra.schema.records import NANOSECONDS, Floats, Ints
+from adumbra.schema.sizing import BYTES_PER_GB, Machine
+
+EASY_NS = 100_000.0
+"""A link on which nothing is lost, and no message waits or takes to send longer than 0.1 ms, is as good as any wider one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What came for one VM: k intervals of work and bytes, and the n requests in them. `seed` fixes what was drawn of it.
+
+    start_ns int64[k], each interval_ns long; first int64[k + 1]: interval i holds requests first[i] to first[i + 1];
+    work_s float64[k], on a reference core; rx_bytes, tx_bytes float64[k]; arrive_ns int64[n], ascending; reference_ns
+    int64[n], their services on a reference core; memory_bytes: the most that was needed at once.
+    """
+
+    vm: EmulatedVm
+    seed: int
+    interval_ns: int
+    start_ns: Ints
+    first: Ints
+    work_s: Floats
+    rx_bytes: Floats
+    tx_bytes: Floats
+    arrive_ns: Ints
+    reference_ns: Ints
+    memory_bytes: float
+
+    @classmethod
+    def of(
+        cls, vm: EmulatedVm, start_ns: Ints, interval_ns: int, load: NDArray[np.void], *, seed: int, memory_bytes: float
+    ) -> Traffic:
+        """The traffic of the intervals whose load (layout.LOAD[k]) is given, every request of it drawn."""
+        load = np.ascontiguousarray(load)
+        first = np.concatenate([[0], np.cumsum(load["seen"] + load["drawn"])]).astype(np.int64)
+        arrive_ns: Ints = np.empty(first[-1], np.int64)
+        reference_ns: Ints = np.empty(first[-1], np.int64)
+        stack: Ints = np.empty(256, np.int64)
+        kernels.draw(
+            fleet_of([vm], seed)[0], start_ns, interval_ns, first, load, normal_table(), stack, arrive_ns, reference_ns
+        )
+        work_s, rx_bytes, tx_bytes = (np.ascontiguousarray(load[name]) for name in ("work_s", "rx_bytes", "tx_bytes"))
+        return cls(vm, seed, interval_ns, start_ns, first, work_s, rx_bytes, tx_bytes, arrive_ns, reference_ns, memory_bytes)
+
+    @property
+    def requests(self) -> int:
+        return len(self.arrive_ns)
+
+    @property
+    def busiest_mbps(self) -> float:
+        """What the busier direction carried in the busiest interval."""
+        busiest = max(self.rx_bytes.max(initial=0.0), self.tx_bytes.max(initial=0.0))
+        return float(busiest) * 8e3 / self.interval_ns
+
+    @property
+    def cores_needed(self) -> Floats:
+        """Reference cores that the work of each interval takes if nothing waits, without the idle system, float64[k]."""
+        return self.work_s / (self.interval_ns / NANOSECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A machine to be tried. core_speed: of one of its cores, in reference cores."""
+
+    machine: Machine
+    core_speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a machine would show. Latencies in ms, over all requests answered; NaN of none.
+
+    cpu_utilization: mean share of the cores in use; cpu_p99: the same, exceeded in 1 % of the intervals (above 1: work is left
+    over); cpu_short: share of the intervals that bring more work than the cores do; loss: share of the offered that is
+    refused, of requests by the cores or of bytes by the link.
+    """
+
+    cpu_utilization: float
+    cpu_p99: float
+    cpu_short: float
+    latency_ms_p50: float
+    latency_ms_p95: float
+    latency_ms_p99: float
+    loss: float
+    memory_gb: float
+    bandwidth_mbps: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+USUAL_LOSS = 0.01
+"""The share that may be lost where nothing is said of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a machine: the share of time its CPU may be short, p99 latency in ms, lost share; None: not asked."""
+
+    shortfall: float = 0.01
+    latency_ms_p99: float | None = None
+    loss: float | None = USUAL_LOSS
+
+
+def shortcomings(tried: Tried, machine: Machine, asked: Asked) -> tuple[str, ...]:
+    """In words, why a machine isn't enough; empty where it is."""
+    found = []
+    if tried.cpu_short > asked.shortfall:
+        found.append(f"CPU short in {tried.cpu_short:.1%} of the time")
+    if tried.memory_gb > machine.memory_gb:
+        found.append(f"needs {tried.memory_gb:.3g} GB of memory")
+    if asked.latency_ms_p99 is not None and tried.latency_ms_p99 > asked.latency_ms_p99:
+        found.append(f"p99 is {tried.latency_ms_p99:.3g} ms, not {asked.latency_ms_p99:.3g}")
+    if asked.loss is not None and tried.loss > asked.loss:
+        found.append(f"loses {tried.loss:.2%}")
+    return tuple(found)
+
+
+class Trial:
+    """Tries one VM's traffic on machines; what two of them have alike is computed once. Not to be shared by threads."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        n = traffic.requests
+        self._offered: NDArray[np.uint8] = np.empty(n, np.uint8)
+        self._carried: NDArray[np.uint8] = np.empty(n, np.uint8)  # what the link left of it, of `_sent`
+        self._sent: tuple[tuple[float, ...], float] | None = None  # the last link, and what it lost of all that came
+        self._service_ns: Ints = np.empty(n, np.int64)
+        self._inside_ns: Ints = np.zeros(n, np.int64)
+        self._link_ns: Floats = np.zeros((2, n), np.float64)
+        self._values: Floats = np.empty(n, np.float64)
+        self._believed = traffic.vm.believed.cpu
+        self._cpus: dict[tuple[float, float], tuple[float, float, float]] = {}
+        self._tried: dict[tuple[float | None, ...], Tried] = {}
+        self._known: dict[tuple[float, ...], tuple[float, float, float, float]] = {}
+        self._enough: dict[float, float] = {}  # core speed -> servers from which on no request waits
+        self._easy_bytes_per_ns = math.inf  # from which rate on a link is easy
+
+    def of(self, candidate: Candidate) -> Tried:
+        """What one machine would show. Memory and storage of it don't matter to that."""
+        machine = candidate.machine
+        key = (candidate.core_speed, machine.cpu_cores, machine.bandwidth_mbps, machine.peak_bandwidth_mbps)
+        if key not in self._tried:
+            self._tried[key] = self._try(candidate)
+        return self._tried[key]
+
+    def _try(self, candidate: Candidate) -> Tried:
+        traffic, machine = self._traffic, candidate.machine
+        idle = min(self._believed.idle_cores, (1.0 - LEAST_SHARE) * machine.cpu_cores)
+        use, busy, short = self._cpu(machine.cpu_cores, idle, candidate.core_speed)
+        p50, p95, p99, loss = self._latencies(candidate, idle)
+        return Tried(
+            cpu_utilization=use, cpu_p99=busy, cpu_short=short,
+            latency_ms_p50=p50, latency_ms_p95=p95, latency_ms_p99=p99, loss=loss,
+            memory_gb=traffic.memory_bytes / BYTES_PER_GB, bandwidth_mbps=traffic.busiest_mbps,
+        )  # fmt: skip
+
+    def _cpu(self, cores: float, idle: float, speed: float) -> tuple[float, float, float]:
+        """Mean utilisation, its 99th percentile over intervals, and the share of them that bring more than can be done."""
+        if (cores, speed) not in self._cpus:
+            believed, needed = self._believed, self._traffic.cores_needed
+            room = (cores - idle) * speed
+            most = min(room, believed.servers * speed) if believed.servers else room
+            asked = (needed / speed + idle) / cores if most == room else needed / most
+            use = float((np.minimum(needed, most).mean() / speed + idle) / cores) if len(needed) else math.nan
+            busy, short = quantiles(asked, 0.99, 0.99, 0.99)[0], float((needed > most).mean()) if len(needed) else math.nan
+            self._cpus[cores, speed] = use, busy, short
+        return self._cpus[cores, speed]
+
+    def _latencies(self, candidate: Candidate, idle: float) -> tuple[float, float, float, float]:
+        """p50, p95, p99 in ms and the share lost, from memory where a machine alike was tried."""
+        speed = candidate.core_speed
+        put = replace(self._traffic.vm, machine=candidate.machine, core_speed=speed)
+        vm = fleet_of([put], self._traffic.seed)[0]
+        each = (vm["cores"] - idle) / max(math.floor(vm["cores"]), 1.0) * speed
+        servers, enough = float(vm["servers"]), self._enough.get(speed, math.inf)
+        # Servers differ a little in speed as the idle system's share of them does; beyond 1 % it matters.
+        cores = (servers, round(each, 2)) if servers < enough else (enough, round(speed, 2))
+        wide = vm["base_bytes_per_ns"] >= self._easy_bytes_per_ns
+        alike = (*cores, *((math.inf,) if wide else (vm["base_bytes_per_ns"], vm["peak_bytes_per_ns"], vm["buffer_bytes"])))
+        if alike not in self._known:
+            self._known[alike] = self._simulate(vm, each, speed, wide=wide)
+        return self._known[alike]
+
+    def _simulate(self, vm: np.void, each: float, speed: float, *, wide: bool) -> tuple[float, float, float, float]:
+        traffic, offered = self._traffic, self._offered
+        if not self._compute(vm, each):
+            self._enough[speed] = min(float(vm["servers"]), self._enough.get(speed, math.inf))
+        refused = 1.0 - float(offered.mean()) if len(offered) else 0.0
+        lost = self._send(vm, wide=wide, whole=refused == 0.0)
+        answered = kernels.add_up(
+            vm, traffic.first, self._wire_bytes(), self._inside_ns, self._link_ns, offered, self._values
+        )  # fmt: skip
+        p50, p95, p99 = quantiles(self._values[:answered], 0.5, 0.95, 0.99)
+        return p50, p95, p99, 1.0 - (1.0 - refused) * (1.0 - lost)
+
+    def _compute(self, vm: np.void, each: float) -> int:
+        """Lets the cores serve all requests; gives how many of these were held up by others, or refused."""
+        traffic = self._traffic
+        own = (traffic.arrive_ns, self._offered, self._service_ns, self._inside_ns)
+        if vm["jobs"]:
+            run, jobs = np.zeros(1, RUN)[0], np.zeros(int(vm["jobs"]), JOB)
+            late_ns = np.empty(int(vm["jobs"]), np.float64)
+            return int(kernels.shared(vm, traffic.reference_ns, each, run, jobs, *own, late_ns))
+        return int(kernels.queue(vm, traffic.reference_ns, each, np.zeros(int(vm["servers"]), np.int64), *own))
+
+    def _send(self, vm: np.void, *, wide: bool, whole: bool) -> float:
+        """Sends both directions' bytes; gives the share of them that was lost. wide: a link known to be easy; whole: the cores
+        refused nothing, so that this link shows what it showed with other such cores.
+        """
+        link = (math.inf,) if wide else (vm["base_bytes_per_ns"], vm["peak_bytes_per_ns"], vm["buffer_bytes"])
+        if whole and self._sent is not None and self._sent[0] == link:
+            self._offered[:] = self._carried
+            return self._sent[1]
+        lost = 0.0
+        if wide:
+            self._link_ns[:] = 0.0
+        else:
+            lost = self._carry(vm)
+        self._carried[:] = self._offered
+        self._sent = (link, lost) if whole else None
+        return lost
+
+    def _carry(self, vm: np.void) -> float:
+        traffic, easy, dropped = self._traffic, True, 0.0
+        for way, total in enumerate((traffic.rx_bytes, traffic.tx_bytes)):
+            waits = self._link_ns[way]
+            lost = kernels.link(
+                vm, traffic.start_ns, traffic.interval_ns, traffic.first, total, traffic.arrive_ns, self._offered, waits
+            )
+            dropped += lost
+            easy = easy and lost == 0.0 and waits.max(initial=0.0) <= EASY_NS
+        rate = float(vm["base_bytes_per_ns"])
+        if easy and self._wire_bytes().max(initial=0.0) <= EASY_NS * rate:
+            self._easy_bytes_per_ns = min(rate, self._easy_bytes_per_ns)
+        total_bytes = float(traffic.rx_bytes.sum() + traffic.tx_bytes.sum())
+        return dropped / total_bytes if total_bytes > 0 else 0.0
+
+    def _wire_bytes(self) -> Floats:
+        counts = np.maximum(np.diff(self._traffic.first), 1)
+        wire: Floats = (self._traffic.rx_bytes + self._traffic.tx_bytes) / counts
+        return wire
+
+
+def sweep(traffic: Traffic, candidates: Sequence[Candidate]) -> Iterator[Tried]:
+    """What each candidate would show, in their order. They are tried in the order that settles the most."""
+    trial = Trial(traffic)
+    found: dict[int, Tried] = {}
+    for number in sorted(range(len(candidates)), key=lambda k: _order(candidates[k])):
+        found[number] = trial.of(candidates[number])
+    return (found[number] for number in range(len(candidates)))
+
+
+def _order(candidate: Candidate) -> tuple[float, ...]:
+    """From narrow links upwards, so that the first easy one settles the rest; of one link, few cores first, likewise."""
+    machine = candidate.machine
+    peak_mbps = machine.peak_bandwidth_mbps or machine.bandwidth_mbps
+    return machine.bandwidth_mbps, peak_mbps, candidate.core_speed, machine.cpu_cores

@@ -1,0 +1,218 @@
+"""What if: the traffic that was seen, or a multiple of it, on other machines than those declared. Changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from adumbra.emulate.demand import demand_table, load_of
+from adumbra.emulate.trial import USUAL_LOSS, Asked, Candidate, Traffic, Trial, Tried, shortcomings, sweep
+from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
+from adumbra.profile.catalog import DEFAULT_STORAGE_GB, Catalog, load_catalog
+from adumbra.schema.errors import InputError
+from adumbra.schema.records import Floats, Intervals
+from adumbra.schema.sizing import InstanceType, Machine
+from adumbra.service import networks, replays
+from adumbra.service.networks import Network
+from adumbra.service.observations import EMULATION_SEED, Progress, emulated_vms
+from adumbra.service.workspace import Workspace
+
+MAX_FACTOR = 1000.0
+MAX_REQUESTS = 20_000_000
+"""The most requests of one VM that are followed, some 800 MB: of longer or busier times, ask for less."""
+_VMS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked. factor: times the traffic seen; vms: of which VMs (none: all); type: to put them on (None: as declared);
+    last_s: over how much of the stored time, from its end; every_type: to try the whole catalogue.
+    """
+
+    factor: float = 1.0
+    vms: tuple[str, ...] = ()
+    type: str | None = None
+    last_s: float | None = 86_400.0
+    every_type: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A VM on a machine: what it would show, its price, and why it isn't enough (nothing: it is)."""
+
+    type: str | None
+    machine: Machine
+    arch: str | None
+    core_speed: float | None
+    price_per_hour: float | None
+    tried: Tried
+    short: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        return not self.short
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "fits": self.fits}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found of one VM: as declared under the traffic as it was, and the choices that were asked for.
+
+    interval: simulated column -> its mean over time, and the 80 % interval of that, for the first choice.
+    """
+
+    vm: str
+    now: Choice
+    choices: tuple[Choice, ...]
+    interval: Mapping[str, tuple[float, float, float]]
+
+    @property
+    def cheapest(self) -> Choice | None:
+        """Of the choices that fit, the one of the lowest price; None where none does."""
+        fitting = [choice for choice in self.choices if choice.fits and choice.price_per_hour is not None]
+        return min(fitting, key=lambda choice: (choice.price_per_hour, choice.type), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        cheapest = self.cheapest
+        return {
+            "vm": self.vm,
+            "now": self.now.to_dict(),
+            "choices": [choice.to_dict() for choice in self.choices],
+            "interval": {name: list(values) for name, values in self.interval.items()},
+            "cheapest": cheapest.type if cheapest else None,
+        }
+
+
+def what_if(workspace: Workspace, name: str, question: Question, progress: Progress = lambda *_: None) -> tuple[Answer, ...]:
+    """Answers a question for each VM asked for. Raises InputError, NotFoundError, TooLittleDataError."""
+    network = networks.get(workspace, name)
+    if not 0 < question.factor <= MAX_FACTOR:
+        raise InputError(f"{question.factor:g} times the traffic is out of range", f"give a factor up to {MAX_FACTOR:g}")
+    chosen = _chosen(workspace, network, question.vms)
+    if question.type:
+        load_catalog().type(question.type)  # it is there
+    between = replays.span(workspace, name, question.last_s)
+    answers: list[Answer] = []
+    for first in range(0, len(chosen), _VMS_AT_ONCE):
+        some = chosen[first : first + _VMS_AT_ONCE]
+        whole = [joined(list(replays.replay(workspace, name, [vm.name for vm in some], between, factor)))
+                 for factor in dict.fromkeys((1.0, question.factor))]  # fmt: skip
+        for row, vm in enumerate(some):
+            progress(len(answers) / len(chosen), f"{vm.name}, {len(answers)} of {len(chosen)} VMs")
+            answers.append(_answer(network, vm, [_alone(each, row) for each in whole], question))
+    progress(1.0, f"{len(chosen)} VMs")
+    return tuple(answers)
+
+
+def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
+    stored = set(workspace.metrics.vms(network.name))
+    emulated = {vm.name: vm for vm in emulated_vms(network)}
+    unknown = [vm for vm in vms if vm not in emulated]
+    if unknown:
+        raise InputError(f"{network.name} has no VM {unknown[0][:64]!r}", f"there are: {', '.join(list(emulated)[:8])}")
+    chosen = [emulated[vm] for vm in (dict.fromkeys(vms) or emulated) if vm in stored]
+    if not chosen:
+        raise InputError(f"nothing of these VMs of {network.name} was observed", f"run `adumbra observe {network.name} SOURCE`")
+    return list(replays.with_arrivals(workspace, network.name, chosen))
+
+
+def _answer(network: Network, vm: EmulatedVm, traffic: Sequence[Intervals], question: Question) -> Answer:
+    declared = next(each for each in network.vms if each.name == vm.name)
+    catalog = load_catalog()
+    wanted = catalog.type(question.type) if question.type else None
+    targets = network.spec.targets
+    asked = Asked(
+        shortfall=targets.shortfall,
+        latency_ms_p99=targets.latency_p99 * 1e3 if targets.latency_p99 is not None else None,
+        loss=targets.loss if targets.loss is not None else USUAL_LOSS,
+    )
+    stands_on = catalog.type(declared.type) if declared.type and declared.resources is None else None
+    as_seen, asked_for = traffic_of(vm, traffic[0]), traffic_of(vm, traffic[-1])
+    now = _choice(stands_on, vm.machine, Trial(as_seen).of(candidate_of(stands_on, vm.machine)), asked)
+    if question.every_type:
+        choices = tuple(_every_type(catalog, asked_for, asked))
+        return Answer(vm.name, now, choices, {})
+    stands_on = wanted or stands_on
+    machine = machine_of_type(wanted, vm.machine.storage_gb) if wanted else vm.machine
+    candidate = candidate_of(stands_on, machine)
+    then = _choice(stands_on, machine, Trial(asked_for).of(candidate), asked)
+    put = replace(vm, machine=machine, core_speed=candidate.core_speed)
+    return Answer(vm.name, now, (then,), _interval(put, traffic[-1]))
+
+
+def _every_type(catalog: Catalog, traffic: Traffic, asked: Asked) -> Iterator[Choice]:
+    """All types with a price, cheapest first."""
+    types = catalog.by_price
+    tried = sweep(traffic, [candidate_of(each, machine_of_type(each, DEFAULT_STORAGE_GB)) for each in types])
+    for each, found in zip(types, tried, strict=True):
+        yield _choice(each, machine_of_type(each, DEFAULT_STORAGE_GB), found, asked)
+
+
+def _choice(type: InstanceType | None, machine: Machine, tried: Tried, asked: Asked) -> Choice:
+    short = shortcomings(tried, machine, asked)
+    if type is not None and type.burstable:
+        short = (*short, "its CPU is whole in bursts only")
+    if type is None:
+        return Choice(None, machine, None, None, None, tried, short)
+    return Choice(type.name, machine, type.arch, type.core_speed, type.price_per_hour, tried, short)
+
+
+def machine_of_type(type: InstanceType, storage_gb: float) -> Machine:
+    return Machine(type.cpu_cores, type.memory_gb, type.bandwidth_mbps, storage_gb, type.peak_bandwidth_mbps)
+
+
+def candidate_of(type: InstanceType | None, machine: Machine) -> Candidate:
+    return Candidate(machine, (type.core_speed if type else None) or 1.0)
+
+
+def joined(parts: list[Intervals]) -> Intervals:
+    first = parts[0]
+    return replace(
+        first,
+        start_ns=np.concatenate([part.start_ns for part in parts]),
+        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns},
+        one_sided=np.concatenate([part.one_sided for part in parts]),
+    )
+
+
+def _alone(intervals: Intervals, row: int) -> Intervals:
+    """The intervals of one VM only."""
+    columns = {name: np.ascontiguousarray(values[:, row : row + 1]) for name, values in intervals.columns.items()}
+    return replace(intervals, columns=columns, one_sided=np.ascontiguousarray(intervals.one_sided[:, row : row + 1]))
+
+
+def traffic_of(vm: EmulatedVm, intervals: Intervals) -> Traffic:
+    """A VM's traffic, drawn; its memory as the emulated VM would use it. Raises InputError for more than can be followed."""
+    none = np.zeros((len(intervals), 1), np.int64)
+    load = load_of(intervals, none, demand_table([vm.believed]))[:, 0]
+    requests = int((load["seen"] + load["drawn"]).sum())
+    if requests > MAX_REQUESTS:
+        raise InputError(f"{requests:,} requests of {vm.name} are too many to follow", "ask for less time with --last")
+    memory = EmulatedNetwork([vm], EMULATION_SEED).emulate(intervals)["memory_bytes"]
+    return Traffic.of(
+        vm,
+        intervals.start_ns,
+        intervals.interval_ns,
+        load,
+        seed=EMULATION_SEED,
+        memory_bytes=float(np.nanmax(memory, initial=0.0)),
+    )
+
+
+def _interval(vm: EmulatedVm, intervals: Intervals) -> dict[str, tuple[float, float, float]]:
+    """Means over the time of what the emulated VM shows, each with the mean of its 80 % interval."""
+    from adumbra.emulate.parameters import PARAMETER_SETS
+
+    columns = EmulatedNetwork([vm], EMULATION_SEED, PARAMETER_SETS).emulate(intervals)
+
+    def mean(values: Floats) -> float:
+        return float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
+
+    shown = ("cpu_utilization", "latency_ms_p99", "memory_bytes", "dropped_ratio")
+    return {name: (mean(columns[name]), mean(columns[f"{name}_low"]), mean(columns[f"{name}_high"])) for name in shown}

@@ -1,0 +1,99 @@
+"""Rows of counts beside measured use: what goes in, what is left out, and that pieces sum to the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adumbra.emulate.calibration.calibrate import calibrate
+from adumbra.emulate.calibration.evidence import Evidence, Gathering, MeasuredVm
+from adumbra.emulate.paths import NetworkPath
+from adumbra.emulate.roles import bundled_priors
+from adumbra.emulate.vm import EmulatedVm
+from adumbra.schema.metrics import METRICS
+from adumbra.schema.records import NANOSECONDS, Intervals, Requests
+from adumbra.schema.sizing import Machine
+
+S = NANOSECONDS
+VM = EmulatedVm("web", bundled_priors().prior("nginx"), Machine(2, 8, 1000, 20), NetworkPath(0.001))
+NONE = Requests(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.bool_))
+
+
+def seconds(count: int, **columns: float) -> Intervals:
+    """`count` seconds from 100 s on, each with these counts."""
+    told = {metric.name: np.zeros((count, 1)) for metric in METRICS}
+    told |= {name: np.full((count, 1), value, np.float64) for name, value in columns.items()}
+    return Intervals(S, (100 + np.arange(count)) * S, told, np.zeros((count, 1), np.bool_), NONE)
+
+
+def measured(starts_s: list[float], length_s: float = 10.0) -> MeasuredVm:
+    starts = np.array([round(each * S) for each in starts_s], np.int64)
+    return MeasuredVm("web", starts, length_s, {"cpu_cores": np.full(len(starts), 0.5)})
+
+
+def gathered(*parts: Intervals, rows: MeasuredVm, vm: EmulatedVm = VM) -> Evidence:
+    gathering = Gathering([vm], [rows])
+    for part in parts:
+        gathering.add(part)
+    return gathering.evidence()[0]
+
+
+LOAD = {
+    "requests": 4, "connections_attempted": 3, "connections_scanned": 1, "rx_bytes": 500, "scan_bytes": 100, "tx_bytes": 2000,
+    "rx_packets": 5, "tx_packets": 7,
+}  # fmt: skip
+
+
+def test_a_row_sums_what_came_in_its_time_without_scans() -> None:
+    rows = gathered(seconds(20, **LOAD), rows=measured([100, 110]))
+    assert rows.counts.tolist() == [[10, 20, 40, 4000, 20_000, 110]] * 2  # 5 packets in, of which a fifth were scans
+    assert rows.works.tolist() == [40, 40]
+    assert rows.used["cpu_cores"].tolist() == [0.5, 0.5]
+
+
+def test_rows_that_were_not_watched_whole_are_left_out() -> None:
+    rows = gathered(seconds(20, **LOAD), rows=measured([90, 95, 100, 112, 130]))
+    assert np.isnan(rows.used["cpu_cores"]).tolist() == [True, True, False, True, True]
+
+
+def test_rows_of_which_one_side_was_seen_are_left_out() -> None:
+    whole = seconds(20, **LOAD)
+    sided = whole.one_sided.copy()
+    sided[3] = True
+    rows = gathered(replace(whole, one_sided=sided), rows=measured([100, 110]))
+    assert np.isnan(rows.used["cpu_cores"]).tolist() == [True, False]
+
+
+def test_a_faster_core_does_the_same_work_in_less_time_but_rests_as_long() -> None:
+    rows = gathered(seconds(10, **LOAD), rows=measured([100]), vm=replace(VM, core_speed=2.0))
+    assert rows.counts[0].tolist() == [10, 10, 20, 2000, 10_000, 55]
+
+
+def test_pieces_sum_to_the_whole() -> None:
+    whole = seconds(30, connections_active=9, **LOAD)
+
+    def part(first: int, last: int) -> Intervals:
+        columns = {name: values[first:last] for name, values in whole.columns.items()}
+        return replace(whole, start_ns=whole.start_ns[first:last], columns=columns, one_sided=whole.one_sided[first:last])
+
+    rows = measured([100, 110, 120])
+    at_once, pieces = gathered(whole, rows=rows), gathered(part(0, 7), part(7, 8), part(8, 30), rows=rows)
+    assert np.array_equal(at_once.counts, pieces.counts)
+    assert np.allclose(at_once.holdings, pieces.holdings)
+    assert at_once.holdings[2, :2].tolist() == [1, 9]
+
+
+def test_a_vm_that_is_not_emulated_is_refused() -> None:
+    with pytest.raises(ValueError, match="no emulated VM db"):
+        Gathering([VM], [replace(measured([100]), vm="db")])
+
+
+def test_too_few_rows_are_refused_in_words() -> None:
+    rows = gathered(seconds(50, **LOAD), rows=measured([100, 110, 120, 130]))
+    learned, judged = calibrate(rows, VM.prior)
+    assert learned.refused == {
+        "cpu_cores": "there are 4 rows with both traffic and use, and 12 are the least", "memory_gb": "it was not measured",
+    }  # fmt: skip
+    assert (learned.fits, judged) == ({}, {})
