@@ -2,7 +2,7 @@
 
 usage: python benchmarks/calibration.py [--home FOLDER] [--out docs/images/calibration.svg]
 Observes examples/shop and benchmarks/unseen (kept in FOLDER, so that a second run is quick), calibrates on the first third of
-the time, judges on the rest, in steps of 10 s. Prints a table in Markdown and draws a plot.
+the time, judges on the rest, in steps of 10 s. Prints tables in Markdown and draws a plot.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ import argparse
 import math
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from adumbra.emulate.calibration.calibrate import Judged
+from adumbra.emulate.calibration.calibrate import JUDGED_S, Judged
 from adumbra.emulate.calibration.regression import INNER_80
+from adumbra.emulate.parameters import PARAMETER_SETS
 from adumbra.emulate.roles import bundled_priors
+from adumbra.emulate.vm import EmulatedNetwork
 from adumbra.schema.calibration import VmCalibration
-from adumbra.service import calibrations, networks, observations
+from adumbra.schema.records import NANOSECONDS, SeriesQuery
+from adumbra.service import calibrations, networks, observations, replays
 from adumbra.service.networks import Network
-from adumbra.service.usage import read_usage
+from adumbra.service.usage import Usage, UsageVm, read_usage
 from adumbra.service.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +34,18 @@ CASES = (
     ("shop", ROOT / "examples" / "shop" / "shop.yaml", ROOT / "examples" / "shop" / "shop.pcap.zst"),
     ("unseen", ROOT / "benchmarks" / "unseen" / "unseen.yaml", ROOT / "benchmarks" / "unseen" / "unseen.pcap.zst"),
 )
-Row = tuple[str, str, str, Judged, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One VM's resource: its held-out time, the prior's spread, and what the emulated VM used in each step of that time (central
+    run, and the ends of its 80 % interval), by what was learned of the time before; none for memory."""
+
+    vm: str
+    resource: str
+    judged: Judged
+    spread: float
+    carried: np.ndarray | None = None
 
 
 def observed(workspace: Workspace, name: str, spec: Path, capture: Path) -> Network:
@@ -53,14 +69,43 @@ def judged(workspace: Workspace, share: float) -> list[Row]:
         learned: list[tuple[VmCalibration, dict[str, Judged]]] = calibrations.learn(
             workspace, network, usage, lambda *_: None, share
         )
+        known = carried(workspace, network, usage, {vm.vm: held_out for vm, held_out in learned})
         for vm, held_out in learned:
             for resource, one in held_out.items():
                 spread = bundled_priors().prior(roles[vm.vm]).spread
                 whole = spread.cpu if resource == "cpu_cores" else spread.memory
-                rows.append((name, vm.vm, resource, one, math.hypot(whole, spread.costs)))
+                rows.append(Row(vm.vm, resource, one, math.hypot(whole, spread.costs), known.get((vm.vm, resource))))
             for resource, why in vm.refused.items():
                 print(f"{vm.vm}, {resource}: {why}")
     return rows
+
+
+def carried(
+    workspace: Workspace, network: Network, usage: Usage, judged: Mapping[str, Mapping[str, Judged]]
+) -> dict[tuple[str, str], np.ndarray]:
+    """The CPU of VMs that are emulated in steps of JUDGED_S, calibrated by the use before the held-out time: VM and resource ->
+    float64[3, n] in cores, central, low and high, at the steps of Judged."""
+    begins = min(one["cpu_cores"].start_ns[0] for one in judged.values())
+    before = replace(usage, vms=tuple(_until(vm, begins) for vm in usage.vms))
+    learned = {vm.vm: vm for vm, _ in calibrations.learn(workspace, network, before, lambda *_: None)}
+    vms = [replace(vm, calibration=learned[vm.name]) for vm in observations.emulated_vms(network) if vm.name in learned]
+    span_ns = replays.span(workspace, network.name)
+    query = SeriesQuery(network.name, replays.COLUMNS, tuple(vm.name for vm in vms), *span_ns, JUDGED_S)
+    intervals = replays.intervals_of(workspace.metrics.read(query))
+    out = EmulatedNetwork(vms, observations.EMULATION_SEED, PARAMETER_SETS).emulate(intervals)
+    found = {}
+    for v, vm in enumerate(vms):
+        step_ns = round(JUDGED_S * NANOSECONDS)
+        at = np.searchsorted(intervals.start_ns // step_ns, judged[vm.name]["cpu_cores"].start_ns // step_ns)
+        columns = [out[f"cpu_seconds{end}"][at, v] / JUDGED_S for end in ("", "_low", "_high")]
+        found[vm.name, "cpu_cores"] = np.stack(columns)
+    return found
+
+
+def _until(vm: UsageVm, end_ns: int) -> UsageVm:
+    """What was measured of a VM before a moment."""
+    wanted = vm.time_ns < end_ns
+    return replace(vm, time_ns=vm.time_ns[wanted], columns={name: values[wanted] for name, values in vm.columns.items()})
 
 
 def share_inside(one: Judged, spread: float) -> float:
@@ -82,17 +127,29 @@ def table(rows: list[Row], resource: str) -> str:
         "live: error",
     )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for _, vm, what, one, spread in rows:
-        if what != resource:
+    for row in rows:
+        if row.resource != resource:
             continue
+        one = row.judged
         mean = float(one.measured.mean())
         shown = f"{mean:.4f} cores" if resource == "cpu_cores" else f"{mean / 1e6:.1f} MB"
         errors = [one.error(said) or math.nan for said in (one.before, one.after, one.live)]
         ratios = [float(said.mean()) / mean for said in (one.before, one.after)]
         lines.append(
-            f"| {vm} | {shown} | {errors[0]:.1%} | {ratios[0]:.2f} | {share_inside(one, spread):.0%} | {errors[1]:.1%} | "
+            f"| {row.vm} | {shown} | {errors[0]:.1%} | {ratios[0]:.2f} | {share_inside(one, row.spread):.0%} | {errors[1]:.1%} | "
             f"{ratios[1]:.2f} | {one.coverage() or 0:.0%} | {errors[2]:.1%} |"
         )
+    return "\n".join(lines)
+
+
+def emulated_table(rows: list[Row]) -> str:
+    """How the emulated VM's own run errs, each request's work drawn, and how much its interval holds."""
+    lines = ["| server | emulated: error | in its 80 % |", "|---|---|---|"]
+    for row in rows:
+        if row.carried is not None:
+            central, low, high = row.carried
+            inside = float(((low <= row.judged.measured) & (row.judged.measured <= high)).mean())
+            lines.append(f"| {row.vm} | {row.judged.error(central) or math.nan:.1%} | {inside:.0%} |")
     return "\n".join(lines)
 
 
@@ -105,7 +162,7 @@ WIDTH, HEIGHT, LEFT, TOP, BELOW = 720, 130, 62, 24, 34
 
 def draw(rows: list[Row]) -> str:
     """A panel a server: what was measured, what the prior said, what the calibrated VM says with its interval."""
-    panels = [(vm, one) for _, vm, resource, one, _ in rows if resource == "cpu_cores"]
+    panels = [(row.vm, row.judged) for row in rows if row.resource == "cpu_cores"]
     total = TOP + len(panels) * (HEIGHT + BELOW) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" font-family="sans-serif" font-size="11">',
@@ -154,6 +211,7 @@ def main() -> None:
         rows = judged(workspace, asked.share)
     for resource in ("cpu_cores", "memory_gb"):
         print(f"\n{resource}, held-out time, steps of 10 s\n\n{table(rows, resource)}")
+    print(f"\ncpu_cores, emulated VMs, held-out time, steps of 10 s\n\n{emulated_table(rows)}")
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(draw(rows))

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from stated import ALIASES, COMMON, STATED, Stated
 
+from adumbra.emulate.demand import wakes
+
 HERE = Path(__file__).parent
 TARGET = HERE.parents[1] / "src" / "adumbra" / "emulate" / "data" / "roles.json"
-COSTS = ("connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s")
+COSTS = ("connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s", "wake_s")
 FEWEST = 8  # requests answered; a run with fewer says too little
-WAKE_S = 0.02  # see Runs
 WIRE = slice(2, 5)  # of COSTS: those of bytes and packets, which the kernel has for all software alike
 OWN_SD = 2.0  # of a cost's logarithm about where it is expected: how lightly costs that can't be told apart are held together
 USUAL_NOISE = 0.5  # log-sd of runs about a law, as far as it weighs the prior
@@ -34,10 +35,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs as columns: `demand` (n x 5) is what came, `work_s` what it took beside idling; `group`, `level` to leave out by.
-
-    wakes: requests / (1 + rate x WAKE_S), those that found nothing of the last 20 ms to keep the machine awake and its caches
-    warm. The product's law has no cost for these; what one would be worth is told beside the errors.
+    """Runs as columns: `demand` (n x 6) is what came, by COSTS, `work_s` what it took beside idling; `group`, `level` to leave
+    out by.
     """
 
     demand: Floats
@@ -45,7 +44,6 @@ class Runs:
     weight: Floats
     group: NDArray[np.str_]
     level: NDArray[np.str_]
-    wakes: Floats
 
     def __len__(self) -> int:
         return len(self.work_s)
@@ -57,17 +55,16 @@ class Runs:
             self.weight[wanted],
             self.group[wanted],
             self.level[wanted],
-            self.wakes[wanted],
         )
 
-    def with_wakes(self) -> Runs:
-        """The same runs with wakes as a sixth column of the demand."""
-        return replace(self, demand=np.column_stack([self.demand, self.wakes]))
+    def without_wakes(self) -> Runs:
+        """The same runs without the last column of the demand, for a law in which no request costs more than another."""
+        return replace(self, demand=self.demand[:, :-1])
 
 
 @dataclass(frozen=True)
 class Law:
-    """Costs (COSTS, and of a wake where the runs have these) that runs were explained by; `noise`: log-sd of what is left;
+    """Costs (COSTS, but of a wake where the runs have none) that runs were explained by; `noise`: log-sd of what is left;
     `each`: log-sd of a cost by itself."""
 
     costs: Floats
@@ -84,16 +81,21 @@ def runs_of(measured: Mapping[str, Any]) -> Runs:
         if run["answered"] >= FEWEST and run["cpu_s"] > 1.05 * idle * run["seconds"]
     ]
     demand = [
-        [r["connections"], r["answered"], r["bytes_in"], r["bytes_out"], r["packets_in"] + r["packets_out"]] for r, _ in kept
+        [r["connections"], r["answered"], r["bytes_in"], r["bytes_out"], r["packets_in"] + r["packets_out"], _woken(r)]
+        for r, _ in kept
     ]
     group = np.array([r["workload"] for r, _ in kept])
     lowest = min(r["rate"] for r, _ in kept)
     highest = {(r["workload"], r["mode"]): max(o["rate"] for o, _ in kept if _cell(o) == _cell(r)) for r, _ in kept}
     level = ["low" if r["rate"] == lowest else "high" if r["rate"] == highest[_cell(r)] else "middle" for r, _ in kept]
     weight = np.array([1.0 / np.count_nonzero(group == name) for name in group])
-    wakes = np.array([r["answered"] / (1.0 + r["rate"] * WAKE_S) for r, _ in kept])
     work_s, even = np.array([s for _, s in kept]), weight * len(kept) / weight.sum()
-    return Runs(np.array(demand, np.float64), work_s, even, group, np.array(level), wakes)
+    return Runs(np.array(demand, np.float64), work_s, even, group, np.array(level))
+
+
+def _woken(run: Mapping[str, Any]) -> float:
+    """The requests of a run that nothing before them has woken the machine for, at the rate at which they were sent."""
+    return float(wakes(np.float64(run["answered"]), run["answered"] / run["rate"]))
 
 
 def _cell(run: Mapping[str, Any]) -> tuple[str, str]:
@@ -326,7 +328,7 @@ def fit_role(name: str, measured: Mapping[str, Any], machine: Mapping[str, Any],
         "repeated": sum(run["tries"] > 1 for run in measured["runs"]),
         "in_sample": summary(np.log(predict(law, runs) / runs.work_s), runs.weight),
         "held_out_workload": summary(left_out, runs.weight),
-        "with_wakes": _with_wakes(runs, wire_s),
+        "without_wakes": _without_wakes(runs, wire_s),
         "held_out_level": summary(held_out(runs, runs.level, wire_s), runs.weight),
         "by_level": {str(k): summary(left_out[runs.level == k], runs.weight[runs.level == k]) for k in np.unique(runs.level)},
         "by_workload": {
@@ -353,11 +355,9 @@ def fit_role(name: str, measured: Mapping[str, Any], machine: Mapping[str, Any],
     return Fitted(prior, errors)
 
 
-def _with_wakes(runs: Runs, wire_s: Floats) -> dict[str, float]:
-    """The held-out errors of a law that has a cost for waking too, and what that cost is."""
-    runs = runs.with_wakes()
-    found = summary(held_out(runs, runs.group, wire_s), runs.weight)
-    return {**found, "wake_s": _round(float(fit_law(runs, wire_s).costs[-1]))}
+def _without_wakes(runs: Runs, wire_s: Floats) -> dict[str, float]:
+    """The held-out errors of a law that has no cost for waking."""
+    return summary(held_out(runs.without_wakes(), runs.group, wire_s), runs.weight)
 
 
 def _source(stated: Stated, errors: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
@@ -391,6 +391,7 @@ def pooled(priors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             + prior["cpu"]["byte_in_s"] * size[0]
             + prior["cpu"]["byte_out_s"] * size[1]
             + prior["cpu"]["packet_s"] * sum(math.ceil(s / COMMON.segment_bytes) + 1 for s in size)
+            + prior["cpu"]["wake_s"] / 2  # every second one wakes the machine, at 50 a second
         )
 
     between = {

@@ -28,12 +28,13 @@ def _number(value: float, scale: float) -> str:
 
 def costs(priors: Mapping[str, Any], errors: Mapping[str, Any]) -> str:
     """Costs of each role, its errors and its spread."""
-    head = ("role", "idle cores", "connection us", "request us", "byte in ns", "byte out ns", "packet us", "cv of a request",
+    head = ("role", "idle cores", "connection us", "request us", "byte in ns", "byte out ns", "packet us", "wake us",
+            "cv of a request",
             "held out: half within", "9 of 10 within", "80 % of VMs within")  # fmt: skip
     rows = []
     for name, prior in priors["roles"].items():
         cpu, out = prior["cpu"], errors.get(name, {}).get("held_out_workload", {})
-        scales = (1.0, 1e6, 1e6, 1e9, 1e9, 1e6, 1.0)
+        scales = (1.0, 1e6, 1e6, 1e9, 1e9, 1e6, 1e6, 1.0)
         figures = [_number(cpu[key], s) for key, s in zip(("idle_cores", *fit.COSTS, "service_cv"), scales)]
         factors = [f"x {out[key]:.2g}" if out else "-" for key in ("factor_median", "factor_p90")]
         rows.append([name, *figures, *factors, f"x {math.exp(prior['spread']['cpu'] / fit.TO_SD):.2g}"])
@@ -57,12 +58,11 @@ def holdings(priors: Mapping[str, Any]) -> str:
 def levels(errors: Mapping[str, Any]) -> str:
     """How the law errs at low and high rates: predicted over measured, by workloads left out."""
     names = ("low", "middle", "high")
-    head = ("role", "low rate (10/s)", "middle", "high", "log-sd, held out", "with a cost of waking", "that cost us")
+    head = ("role", "low rate (10/s)", "middle", "high", "log-sd, held out", "without a cost of waking")
     rows = []
     for name, found in errors.items():
         by_level = [f"{found['by_level'][each]['bias_factor']:.2f}" if each in found["by_level"] else "-" for each in names]
-        wakes = found["with_wakes"]
-        spread = [f"{found['held_out_workload']['log_rms']:.2f}", f"{wakes['log_rms']:.2f}", _number(wakes["wake_s"], 1e6)]
+        spread = [f"{found[key]['log_rms']:.2f}" for key in ("held_out_workload", "without_wakes")]
         rows.append([name, *by_level, *spread])
     return _table(head, rows)
 

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from adumbra.emulate.layout import LOAD
 from adumbra.emulate.roles import RolePrior
-from adumbra.schema.records import Floats, Intervals, Ints
+from adumbra.schema.records import NANOSECONDS, Floats, Intervals, Ints
 
 MAX_DRAWN = 65_536
 """Of the requests that weren't seen, as many at most are followed singly per VM and interval; each then stands for several."""
 SEGMENT_BYTES = 1448.0  # payload of a full TCP segment on Ethernet, with timestamps
 LARGEST = 1e18  # no count is taken for more, so that sums stay finite
+AWAKE_S = 0.02
+"""For about so long after a request a machine is awake and its caches warm; stated, not fitted."""
 
 
 class DemandTable(NamedTuple):
@@ -29,6 +31,7 @@ class DemandTable(NamedTuple):
     byte_in_s: Floats
     byte_out_s: Floats
     packet_s: Floats
+    wake_s: Floats
     requests_per_connection: Floats
     request_bytes: Floats
     response_bytes: Floats
@@ -54,10 +57,20 @@ def demand_table(priors: Sequence[RolePrior]) -> DemandTable:
         byte_in_s=np.array([p.byte_in_s for p in cpu], np.float64),
         byte_out_s=np.array([p.byte_out_s for p in cpu], np.float64),
         packet_s=np.array([p.packet_s for p in cpu], np.float64),
+        wake_s=np.array([p.wake_s for p in cpu], np.float64),
         requests_per_connection=np.array([p.requests_per_connection for p in unseen], np.float64),
         request_bytes=np.array([p.request_bytes for p in unseen], np.float64),
         response_bytes=np.array([p.response_bytes for p in unseen], np.float64),
     )
+
+
+def wakes(requests: Floats, length_s: Floats | float) -> Floats:
+    """Of requests that come within length_s, those that nothing before them has woken the machine for, in the requests' shape.
+
+    requests / (1 + rate x AWAKE_S): as in a renewal process whose dead time, AWAKE_S, begins anew with each request that is
+    counted and with none that isn't ("non-paralysable"; Knoll, "Radiation Detection and Measurement", chapter 4).
+    """
+    return np.asarray(requests / (1.0 + requests / length_s * AWAKE_S))
 
 
 def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.void]:
@@ -93,6 +106,7 @@ def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.
     load["rx_packets"], load["tx_packets"] = rx_packets, tx_packets
     load["connections_held"] = observed["connections_active"] + unanswered
     load["requests"] = requests
+    load["wakes"] = wakes(requests, intervals.interval_ns / NANOSECONDS)
     load["connections"] = np.maximum(observed["connections_attempted"] - scanned, 0.0)
     load["peers"] = _known(intervals, "peers")
     load["work_s"] = (
@@ -101,6 +115,7 @@ def load_of(intervals: Intervals, seen: Ints, table: DemandTable) -> NDArray[np.
         + table.byte_in_s * rx_bytes
         + table.byte_out_s * tx_bytes
         + table.packet_s * (rx_packets + tx_packets)
+        + table.wake_s * load["wakes"]
     )
     return load
 

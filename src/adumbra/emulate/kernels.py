@@ -65,6 +65,7 @@ def _work_s(cell, figures):
         + figures.byte_in_s * cell.rx_bytes
         + figures.byte_out_s * cell.tx_bytes
         + figures.packet_s * (cell.rx_packets + cell.tx_packets)
+        + figures.wake_s * cell.wakes
     )
 
 

@@ -60,7 +60,7 @@ LOAD = np.dtype(
     [
         ("seen", np.int64), ("drawn", np.int64),
         *((name, np.float64) for name in (
-            "stands_for", "work_s", "connections", "requests", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets",
+            "stands_for", "work_s", "connections", "requests", "wakes", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets",
             "connections_held", "peers",
         )),
         ("one_sided", np.bool_),
@@ -71,7 +71,7 @@ LOAD = np.dtype(
 
 seen: requests with a captured time; drawn: arrivals to draw; stands_for >= 1: requests that each of these means; work_s:
 seconds on a reference core, by the central parameters; connections that were begun, requests, bytes and packets with what
-unseen requests would bring; connections_held: open or would-be; peers: NaN if not told.
+unseen requests would bring; wakes: see demand.wakes; connections_held: open or would-be; peers: NaN if not told.
 """
 
 SIMULATED_BY_SET: tuple[str, ...] = (

@@ -16,7 +16,7 @@ from adumbra.emulate.chance_kernels import PARAMETERS as PURPOSE
 from adumbra.emulate.chance_kernels import draw_normals_for
 from adumbra.emulate.layout import MEMORY, PARAMETERS, STORAGE
 from adumbra.emulate.roles import RolePrior
-from adumbra.schema.calibration import COSTS, Fit, VmCalibration
+from adumbra.schema.calibration import COSTS, HOLDINGS, Fit, VmCalibration
 from adumbra.schema.records import Floats
 
 if TYPE_CHECKING:
@@ -34,16 +34,20 @@ _PLACES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 _GROUPS = ("cpu", "memory", "storage")
 _GROUP = np.array([_GROUPS.index(group) for group, _ in _PLACES])
+_NOTHING = {"cpu": dict.fromkeys(COSTS, 0.0), "memory": dict.fromkeys(HOLDINGS, 0.0)}
 _OF_RESOURCE: Mapping[str, str] = {"cpu_cores": "cpu", "memory_gb": "memory", "storage_gb": "storage"}
 
 
 def believed(prior: RolePrior, calibration: VmCalibration | None) -> RolePrior:
-    """The prior with what was measured in its place: means for figures, and a request's noise for its variation."""
+    """The prior with what was measured in its place: means for figures, and a request's noise for its variation.
+
+    Costs that a fit has no name for are 0: it explained all of the use without them.
+    """
     fits = _fits(calibration)
     if not fits:
         return prior
     update = {
-        group: getattr(prior, group).model_copy(update=dict(zip(fit.names, fit.mean, strict=True)))
+        group: getattr(prior, group).model_copy(update={**_NOTHING[group], **dict(zip(fit.names, fit.mean, strict=True))})
         for group, fit in fits.items()
     }
     if "cpu" in fits:

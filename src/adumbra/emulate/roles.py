@@ -27,6 +27,7 @@ class _Figures(BaseModel):
 class CpuPrior(_Figures):
     """CPU seconds on a reference core per connection, request, byte and packet; cores in use while nothing comes.
 
+    `wake_s`: on top of request_s for a request that finds the machine asleep and its caches cold (demand.wakes).
     `service_cv`: coefficient of variation of a request's service time, taken as lognormal. `servers`: the most requests that
     the software works on at once (1 for a single-threaded one); none: as many as there are cores. `discipline`: "fcfs",
     requests wait for a free server (an event loop a core), or "ps", all that are there share the cores (a process each).
@@ -38,6 +39,7 @@ class CpuPrior(_Figures):
     byte_in_s: CpuTime
     byte_out_s: CpuTime
     packet_s: CpuTime
+    wake_s: CpuTime = 0.0
     service_cv: Annotated[float, Field(ge=0, le=20)]
     servers: Annotated[int, Field(ge=1)] | None = None
     discipline: Literal["fcfs", "ps"] = "fcfs"

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-COSTS: tuple[str, ...] = ("idle_cores", "connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s")
-"""The costs of CPU: cores in use while nothing comes; seconds on a reference core for each of what comes."""
+COSTS: tuple[str, ...] = ("idle_cores", "connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s", "wake_s")
+"""The costs of CPU: cores in use while nothing comes; seconds on a reference core for each of what comes, and for each request
+that comes alone (emulate/demand.py, wakes). Fits kept by earlier versions have no wake_s."""
 HOLDINGS: tuple[str, ...] = ("base_bytes", "connection_bytes", "session_bytes", "cache_request_bytes")
 """What memory is held for: at rest, an open connection, a client that is remembered, a request not seen before."""
 
@@ -15,6 +16,7 @@ HOLDINGS: tuple[str, ...] = ("base_bytes", "connection_bytes", "session_bytes", 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """Parameters fitted to measured use: `mean` and `covariance` (P x P) of `names`, in their units, none below zero.
+    A cost that isn't named is 0: the others were fitted to all of the use.
 
     noise: what the law can't tell, as a coefficient of variation for one request (CPU), or of the whole (memory).
     error_before, error_after: median of |predicted - measured| / measured in the held-out time, by the parameters as they

@@ -15,7 +15,7 @@ import numpy as np
 from adumbra.emulate.calibration.calibrate import Judged, calibrate
 from adumbra.emulate.calibration.evidence import Evidence, Gathering, MeasuredVm
 from adumbra.emulate.calibration.response_times import Responses, fit_responses
-from adumbra.emulate.demand import NEEDED, SCANS
+from adumbra.emulate.demand import NEEDED, SCANS, wakes
 from adumbra.emulate.vm import EmulatedVm
 from adumbra.schema.calibration import Calibration, Fit, VmCalibration
 from adumbra.schema.errors import InputError, TooLittleDataError
@@ -106,6 +106,7 @@ def _responses(workspace: Workspace, name: str, vm: str, between: tuple[int, int
         np.maximum(known["rx_bytes"] - known["scan_bytes"], 0.0),
         known["tx_bytes"],
         known["rx_packets"] + known["tx_packets"],
+        wakes(known["requests"], series.step_s),
     )
     return Responses(known["requests"], series.values["response_ms_p50"][0], np.array([each.sum() for each in paid]))
 

@@ -222,6 +222,7 @@ _SAID = {
     "byte_in_s": ("a MB in costs {}", 1e6, "s"),
     "byte_out_s": ("a MB out costs {}", 1e6, "s"),
     "packet_s": ("a thousand packets cost {}", 1e3, "s"),
+    "wake_s": ("a request that comes alone costs {} more", 1.0, "s"),
     "base_bytes": ("at rest it holds {}", 1.0, "B"),
     "connection_bytes": ("an open connection holds {}", 1.0, "B"),
     "session_bytes": ("a client that is remembered holds {}", 1.0, "B"),

@@ -68,7 +68,7 @@ class Gathering:
         counts = np.stack(
             [
                 seconds, load["connections"], load["requests"], load["rx_bytes"], load["tx_bytes"],
-                load["rx_packets"] + load["tx_packets"],
+                load["rx_packets"] + load["tx_packets"], load["wakes"],
             ],
             axis=-1,
         )  # fmt: skip
