@@ -121,6 +121,8 @@ def test_software_that_works_on_one_request_at_once_gains_nothing_from_a_second_
     one, four = (Trial(traffic).of(Candidate(replace(MACHINE, cpu_cores=k))) for k in (1, 4))
     assert four.latency_ms_p99 == pytest.approx(one.latency_ms_p99, rel=0.01)
     assert four.cpu_utilization == pytest.approx(one.cpu_utilization / 4, rel=0.01)
+    crowd = Trial(traffic_of([200] * 60, 0.012, vm=vm_of(servers=1))).of(Candidate(replace(MACHINE, cpu_cores=4)))
+    assert shortcomings(crowd, replace(MACHINE, cpu_cores=4), Asked())[0].endswith("its software uses 1 of the cores")
 
 
 def test_a_faster_core_answers_sooner_in_proportion_where_nothing_waits() -> None:

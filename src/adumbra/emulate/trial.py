@@ -91,13 +91,14 @@ class Tried:
     """What a machine would show. Latencies in ms, over all requests answered; NaN of none.
 
     cpu_utilization: mean share of the cores in use; cpu_p99: the same, exceeded in 1 % of the intervals (above 1: work is left
-    over); cpu_short: share of the intervals that bring more work than the cores do; loss: share of the offered that is
-    refused, of requests by the cores or of bytes by the link.
+    over); cpu_short: share of the intervals that bring more work than the cores do; cores_usable: how many the software can
+    use; loss: share of the offered that is refused, of requests by the cores or of bytes by the link.
     """
 
     cpu_utilization: float
     cpu_p99: float
     cpu_short: float
+    cores_usable: float
     latency_ms_p50: float
     latency_ms_p95: float
     latency_ms_p99: float
@@ -126,7 +127,8 @@ def shortcomings(tried: Tried, machine: Machine, asked: Asked) -> tuple[str, ...
     """In words, why a machine isn't enough; empty where it is."""
     found = []
     if tried.cpu_short > asked.shortfall:
-        found.append(f"CPU short in {tried.cpu_short:.1%} of the time")
+        bound = f", as its software uses {tried.cores_usable:g} of the cores" if tried.cores_usable < machine.cpu_cores else ""
+        found.append(f"CPU short in {tried.cpu_short:.1%} of the time{bound}")
     if tried.memory_gb > machine.memory_gb:
         found.append(f"needs {tried.memory_gb:.3g} GB of memory")
     if asked.latency_ms_p99 is not None and tried.latency_ms_p99 > asked.latency_ms_p99:
@@ -171,6 +173,7 @@ class Trial:
         p50, p95, p99, loss = self._latencies(candidate, idle)
         return Tried(
             cpu_utilization=use, cpu_p99=busy, cpu_short=short,
+            cores_usable=min(machine.cpu_cores, float(self._believed.servers or math.inf)),
             latency_ms_p50=p50, latency_ms_p95=p95, latency_ms_p99=p99, loss=loss,
             memory_gb=traffic.memory_bytes / BYTES_PER_GB, bandwidth_mbps=traffic.busiest_mbps,
         )  # fmt: skip

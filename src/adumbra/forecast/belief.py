@@ -37,12 +37,14 @@ class Known:
     """What is known beside the history; all of it may be missing. Arrays are float64[V], in the order of the panels' VMs.
 
     model_spread: resource -> standard deviation of the logarithm of what the emulation may be wrong by, 0 where use was
-    measured; declared_types: VM -> the instance type that its user declared; capacity: resource -> size of the machine
-    that was emulated or declared (inf: not known), in the resource's unit: no widening by analogy with other machines
-    goes beyond it, as those machines' use had theirs for a bound too; widening: another horizon table than the package's.
+    measured; calibrated: resource -> whether it was fitted to a VM's measured use, bool[V]; declared_types: VM -> the
+    instance type that its user declared; capacity: resource -> size of the machine that was emulated or declared (inf: not
+    known), in the resource's unit: no widening by analogy with other machines goes beyond it, as those machines' use had
+    theirs for a bound too; widening: another horizon table than the package's.
     """
 
     model_spread: Mapping[str, Floats] = field(default_factory=dict)
+    calibrated: Mapping[str, Flags] = field(default_factory=dict)
     declared_types: Mapping[str, str | None] = field(default_factory=dict)
     capacity: Mapping[str, Floats] = field(default_factory=dict)
     widening: horizons.Widening | None = None
@@ -57,7 +59,7 @@ class Belief:
     how much the forecast's own word counts, 1 where it was tested as far ahead as the horizon goes; tested_s: how far that
     was; machines: how many the ratios were measured on; capped [V]: whether
     the capacity bounded them; borrowed [V]: whether too little was seen of the VM, and the other VMs stand in; spread [V]:
-    the model's, as given; promised: whether the held-out windows were enough for each of POINTS.
+    the model's, as given, calibrated [V] likewise; promised: whether the held-out windows were enough for each of POINTS.
     """
 
     resource: str
@@ -71,6 +73,7 @@ class Belief:
     capped: Flags
     borrowed: Flags
     spread: Floats
+    calibrated: Flags
     promised: tuple[bool, ...]
 
 
@@ -120,6 +123,7 @@ def believe(learned: Learned, panel: Panel, policy: SizingPolicy, known: Known) 
         capped=(free[:, 1] > np.maximum(least[:, 1], capacity) * (1 + 1e-9)) & ~borrowed,
         borrowed=borrowed,
         spread=spread,
+        calibrated=known.calibrated.get(learned.resource, np.zeros(len(panel.vms), np.bool_)),
         promised=tuple(bound.promised for bound in bounds),
     )
 

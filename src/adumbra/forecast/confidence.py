@@ -142,11 +142,10 @@ def _span(evidence: Evidence, beliefs: Sequence[Belief], vm: int) -> str:
 
 
 def _emulated(belief: Belief, vm: int) -> str:
-    factor = float(np.exp(belief.spread[vm]))
-    return (
-        f"{belief.resource} is simulated from what is known of the role, good to a factor of {factor:.2g}: "
-        "only measured use narrows it"
-    )
+    factor = f"good to a factor of {float(np.exp(belief.spread[vm])):.2g}"
+    if belief.calibrated[vm]:
+        return f"{belief.resource} is simulated by what its measured use said, {factor}"
+    return f"{belief.resource} is simulated from what is known of the role, {factor}: only measured use narrows it"
 
 
 def _held(learned: Sequence[Learned]) -> str:

@@ -81,7 +81,7 @@ def demand(
     declared_types: Mapping[str, str | None] | None = None,
 ) -> tuple[Demand, ...]:
     """`demand_given`, where no more is known than how good the emulation is (Known.model_spread), and declared types."""
-    return demand_given(training, panels, policy, Known(model_spread or {}, declared_types or {}))
+    return demand_given(training, panels, policy, Known(model_spread or {}, declared_types=declared_types or {}))
 
 
 def demand_given(training: Training, panels: Mapping[str, Panel], policy: SizingPolicy, known: Known) -> tuple[Demand, ...]:

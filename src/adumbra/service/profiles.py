@@ -57,7 +57,11 @@ def _known(network: Network, seen: Sequence[str]) -> demand.Known:
     # Storage is left out: a disk's declared size says nothing of how far it will fill.
     bounded = ("cpu_cores", "memory_gb", "bandwidth_mbps")
     capacity = {resource: np.array([getattr(vm.machine, resource) for vm in vms]) for resource in bounded}
-    return demand.Known(model_spread=spread(vms), declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity)
+    calibrated = {
+        resource: np.array([vm.calibration is not None and resource in vm.calibration.fits for vm in vms])
+        for resource in RESOURCES
+    }
+    return demand.Known(spread(vms), calibrated, declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity)
 
 
 def _policy(shortfall: float, horizon_s: float | None) -> SizingPolicy:
