@@ -19,6 +19,7 @@ import numpy as np
 
 from adumbra.emulate.calibration.calibrate import JUDGED_S, Judged
 from adumbra.emulate.calibration.regression import INNER_80
+from adumbra.emulate.calibration.response_times import fit_responses
 from adumbra.emulate.parameters import PARAMETER_SETS
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import EmulatedNetwork
@@ -38,8 +39,8 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One VM's resource: its held-out time, the prior's spread, and what the emulated VM used in each step of that time (central
-    run, and the ends of its 80 % interval), by what was learned of the time before; none for memory."""
+    """One VM's resource: its held-out time, the prior's spread, and what the emulated VM used in each step of that time by what
+    was learned before it (float64[3, n]: central run, and the ends of its 80 % interval); none for memory."""
 
     vm: str
     resource: str
@@ -102,6 +103,22 @@ def carried(
     return found
 
 
+def told_by_responses(workspace: Workspace, rows: list[Row]) -> str:
+    """What --from-traffic says of each server's work, in times of the prior, and what was measured."""
+    lines = ["| server | by response times | measured |", "|---|---|---|"]
+    for name, _, _ in (case for case in CASES if case[2].exists()):
+        network = networks.get(workspace, name)
+        for vm in observations.emulated_vms(network):
+            row = next((row for row in rows if (row.vm, row.resource) == (vm.name, "cpu_cores")), None)
+            seen = calibrations._responses(workspace, name, vm.name, replays.span(workspace, name))  # noqa: SLF001
+            fit = fit_responses(seen, replace(vm, calibration=None).prior, vm.core_speed)
+            if row is not None and not isinstance(fit, str):
+                at = fit.names.index("request_s")
+                told, measured = fit.mean[at] / fit.before[at], row.judged.measured.mean() / row.judged.before.mean()
+                lines.append(f"| {vm.name} | {told:.2g} | {measured:.2g} |")
+    return "\n".join(lines)
+
+
 def _until(vm: UsageVm, end_ns: int) -> UsageVm:
     """What was measured of a VM before a moment."""
     wanted = vm.time_ns < end_ns
@@ -133,10 +150,11 @@ def table(rows: list[Row], resource: str) -> str:
         one = row.judged
         mean = float(one.measured.mean())
         shown = f"{mean:.4f} cores" if resource == "cpu_cores" else f"{mean / 1e6:.1f} MB"
+        before = f"{share_inside(one, row.spread):.0%}"
         errors = [one.error(said) or math.nan for said in (one.before, one.after, one.live)]
         ratios = [float(said.mean()) / mean for said in (one.before, one.after)]
         lines.append(
-            f"| {row.vm} | {shown} | {errors[0]:.1%} | {ratios[0]:.2f} | {share_inside(one, row.spread):.0%} | {errors[1]:.1%} | "
+            f"| {row.vm} | {shown} | {errors[0]:.1%} | {ratios[0]:.2f} | {before} | {errors[1]:.1%} | "
             f"{ratios[1]:.2f} | {one.coverage() or 0:.0%} | {errors[2]:.1%} |"
         )
     return "\n".join(lines)
@@ -209,9 +227,11 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Workspace(asked.home or Path(folder)) as workspace:
         rows = judged(workspace, asked.share)
+        by_responses = told_by_responses(workspace, rows)
     for resource in ("cpu_cores", "memory_gb"):
         print(f"\n{resource}, held-out time, steps of 10 s\n\n{table(rows, resource)}")
     print(f"\ncpu_cores, emulated VMs, held-out time, steps of 10 s\n\n{emulated_table(rows)}")
+    print(f"\ncpu_cores, from traffic alone, times the prior\n\n{by_responses}")
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(draw(rows))

@@ -1,4 +1,4 @@
-"""Turns measured.json into the role priors: python fit.py [measured.json] [roles.json]. Needs NumPy, no root, no clock.
+"""Turns measured.json into the role priors: python fit.py [measured.json] [roles.json]. Needs Adumbra, no root, no clock.
 
 Every figure of the priors is computed here from what was measured, or stands in STATED with the reason why it can't be.
 """
@@ -283,16 +283,21 @@ def memory_of(measured: Mapping[str, Any], stated: Stated) -> dict[str, float]:
 
 
 def storage_of(measured: Mapping[str, Any], stated: Stated) -> dict[str, float | None]:
-    """Space of the package and its data, growth per byte received, operations per request: means over the workloads."""
-    growth, ops = [], []
+    """Space of the package and its data, growth per byte received, or per request of what only logs, operations per request:
+    means over the workloads.
+    """
+    growth, logged, ops = [], [], []
     for name in {run["workload"] for run in measured["runs"]}:
         runs = [run for run in measured["runs"] if run["workload"] == name]
-        growth.append(max(sum(r["grown_bytes"] for r in runs), 0) / max(sum(r["bytes_in"] for r in runs), 1))
+        grown = max(sum(r["grown_bytes"] for r in runs), 0)
+        growth.append(0.0 if stated.logs else grown / max(sum(r["bytes_in"] for r in runs), 1))
+        logged.append(grown / max(sum(r["answered"] for r in runs), 1) if stated.logs else 0.0)
         ops.append(sum(r["ops"] for r in runs) / max(sum(r["answered"] for r in runs), 1))
     storage = measured["storage"]
     return {
         "base_bytes": float(storage["installed_bytes"] + storage["data_bytes"]),
         "written_per_byte_in": float(np.mean(growth)),
+        "written_per_request": float(np.mean(logged)),
         "ops_per_request": float(np.mean(ops)),
         "retention_s": stated.retention_s,
     }
@@ -380,7 +385,7 @@ def pooled(priors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     cpu, unseen = means("cpu", ("idle_cores", *COSTS, "service_cv")), means("unseen", tuple(_first(priors)["unseen"]))
     memory = means("memory", ("base_bytes", "connection_bytes", "release_s"))
-    storage = means("storage", ("base_bytes", "written_per_byte_in", "ops_per_request"))
+    storage = means("storage", ("base_bytes", "written_per_byte_in", "written_per_request", "ops_per_request"))
 
     def request_s(prior: Mapping[str, Any]) -> float:
         """CPU of a common request by a role's costs."""

@@ -44,13 +44,13 @@ def costs(priors: Mapping[str, Any], errors: Mapping[str, Any]) -> str:
 def holdings(priors: Mapping[str, Any]) -> str:
     """Memory and storage of each role."""
     head = ("role", "base MB", "connection kB", "cache B a request", "cache bound MB", "disk base MB", "kept B a byte in",
-            "operations a request", "servers", "discipline")  # fmt: skip
+            "kept B a request", "operations a request", "servers", "discipline")  # fmt: skip
     rows = []
     for name, prior in priors["roles"].items():
         memory, storage, cpu = prior["memory"], prior["storage"], prior["cpu"]
         kept = [memory["base_bytes"] / 1e6, memory["connection_bytes"] / 1e3, memory.get("cache_request_bytes", 0.0),
                 memory.get("cache_bytes", 0.0) / 1e6, storage["base_bytes"] / 1e6, storage["written_per_byte_in"],
-                storage["ops_per_request"]]  # fmt: skip
+                storage["written_per_request"], storage["ops_per_request"]]  # fmt: skip
         rows.append([name, *(_number(each, 1.0) for each in kept), str(cpu["servers"] or "cores"), cpu["discipline"]])
     return _table(head, rows)
 

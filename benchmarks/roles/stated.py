@@ -33,6 +33,7 @@ class Common:
 class Stated:
     """For one role. use_factor: for use unlike the workloads measured, as a factor that holds 80 % either way.
 
+    logs: what it writes is by request, whatever else it receives, such as answers of servers behind it.
     requests_per_connection: its clients' doing. cache_bytes: its bound by Debian's defaults; kept_values: a cache of values.
     """
 
@@ -46,19 +47,20 @@ class Stated:
     cache_bytes: float = 0.0
     kept_values: bool = False
     retention_s: float | None = None
+    logs: bool = False
     not_measured: str = ""
 
 
 COMMON = Common()
 
 STATED: Mapping[str, Stated] = {
-    "nginx": Stated("nginx, static files", 1.5, "modules, logs and rewriting", 3, retention_s=14 * DAY_S,
+    "nginx": Stated("nginx, static files", 1.5, "modules, logs and rewriting", 3, retention_s=14 * DAY_S, logs=True,
                     not_measured=", days that logs are kept (Debian's 14)"),
     "nginx-tls": Stated("nginx, static files over TLS 1.3, RSA 2048 and ECDSA P-256, no resumption", 1.5,
-                        "modules, resumed sessions", 3, retention_s=14 * DAY_S,
+                        "modules, resumed sessions", 3, retention_s=14 * DAY_S, logs=True,
                         not_measured=", days that logs are kept (Debian's 14)"),
     "haproxy": Stated("HAProxy in HTTP mode before nginx; bytes of both its sides", 1.5, "rules, TLS", 3, retention_s=7 * DAY_S,
-                      not_measured=", days that logs are kept (Debian's 7)"),
+                      logs=True, not_measured=", days that logs are kept (Debian's 7)"),
     "postgresql": Stated("PostgreSQL, durable, from point lookups to scans and sorts of some thousand rows", 2.0,
                          "other queries, larger data", 20, discipline="ps", release_s=0.0, cache_bytes=128 * MIB,
                          not_measured=", the bound of its buffers (the default, 128 MiB)"),
@@ -69,7 +71,8 @@ STATED: Mapping[str, Stated] = {
     "memcached": Stated("memcached", 1.2, "multi-gets", 50, servers=4, cache_bytes=64 * MIB, kept_values=True,
                         not_measured=", the bound of its data (the default, 64 MiB)"),
     "app": Stated("uvicorn and Starlette, one process, half of it behind nginx, with templates, SQLite, reports and logins", 3.0,
-                  "frameworks and what applications do differ", 3, servers=1, not_measured=""),
+                  "frameworks and what applications do differ", 3, logs=True,
+                  not_measured=" (one process was measured; a process a core is taken, as is usual)"),
 }  # fmt: skip
 
 ALIASES: Mapping[str, str] = {

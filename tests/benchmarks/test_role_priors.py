@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adumbra.emulate.demand import wakes
 from adumbra.emulate.roles import BUNDLED, load_priors
 
 ROLES = Path(__file__).parents[2] / "benchmarks" / "roles"
@@ -73,13 +74,13 @@ def test_every_role_is_measured_or_pooled(measured, refitted):
     assert "apache" not in priors["aliases"]
 
 
-COSTS = {"few": (2e-4, 6e-5, 3e-9, 1e-9, 1e-6), "heavy": (4e-3, 2e-3, 2e-8, 1e-8, 2e-6)}
+COSTS = {"few": (2e-4, 6e-5, 3e-9, 1e-9, 1e-6, 5e-4), "heavy": (4e-3, 2e-3, 2e-8, 1e-8, 2e-6, 2e-3)}
 
 
 def runs_from(fit, demand, work_s, group):
-    """Runs of equal weight, for fits that don't look at levels and wakes."""
+    """Runs of equal weight, for fits that don't look at levels."""
     count = len(work_s)
-    return fit.Runs(demand, work_s, np.ones(count), np.array(group), np.array(["low"] * count), np.zeros(count))
+    return fit.Runs(demand, work_s, np.ones(count), np.array(group), np.array(["low"] * count))
 
 
 def made_runs(fit, costs, noise, rng):
@@ -90,7 +91,8 @@ def made_runs(fit, costs, noise, rng):
         for new in (0.0, 1.0):
             for requests in (30, 300, 3000):
                 packets = requests * (2 + size_in / 1448 + size_out / 1448 + 6 * new)
-                rows.append([max(new * requests, 2), requests, requests * size_in, requests * size_out, packets])
+                woken = float(wakes(np.float64(requests), 3.0))  # a run takes 3 s
+                rows.append([max(new * requests, 2), requests, requests * size_in, requests * size_out, packets, woken])
                 groups.append(f"w{workload}")
     demand = np.array(rows)
     return runs_from(fit, demand, demand @ np.array(costs) * np.exp(rng.normal(0, noise, len(rows))), groups)
@@ -104,7 +106,7 @@ def test_the_fit_recovers_known_costs(benchmark, name, noise):
     wire_s = fit.wire_costs([runs])
     law = fit.fit_law(runs, wire_s)
     assert (law.costs > 0).all()
-    assert law.costs[:2] == pytest.approx(costs[:2], rel=0.05 if not noise else 0.35)
+    assert law.costs[[0, 1, 5]] == pytest.approx(np.array(costs)[[0, 1, 5]], rel=0.05 if not noise else 0.35)
     errors = np.abs(np.log(fit.predict(law, runs) / runs.work_s))
     assert np.median(errors) < (0.02 if not noise else 0.25)
     left_out = fit.summary(fit.held_out(runs, runs.group, wire_s), runs.weight)
@@ -133,21 +135,32 @@ def test_a_role_of_cheap_and_dear_workloads_has_their_mean(benchmark):
     assert law.costs[1] == pytest.approx(np.mean(each), rel=0.15)
 
 
-def test_a_cost_of_waking_is_found(benchmark):
-    """Where a request costs more when it comes alone, the runs say by how much."""
-    fit, rng = benchmark["fit"], np.random.default_rng(3)
-    runs = made_runs(fit, COSTS["few"], 0.0, rng)
-    rate = runs.demand[:, 1] / 3.0
-    wakes = runs.demand[:, 1] / (1.0 + rate * fit.WAKE_S)
-    woken = fit.Runs(runs.demand, runs.work_s + 5e-4 * wakes, runs.weight, runs.group, runs.level, wakes)
-    law = fit.fit_law(woken.with_wakes(), fit.wire_costs([runs]))
-    assert law.costs[5] == pytest.approx(5e-4, rel=0.05)
+def test_without_a_cost_of_waking_single_requests_are_told_too_cheap(benchmark):
+    """Where a request costs more when it comes alone, a law that can't say so tells too little at low rates and too much at
+    high ones; one that can is right at both.
+    """
+    fit = benchmark["fit"]
+    runs = made_runs(fit, COSTS["few"], 0.0, np.random.default_rng(3))
+    wire_s, low, high = fit.wire_costs([runs]), runs.demand[:, 1] == 30, runs.demand[:, 1] == 3000
+    for some, far in ((runs, 0.03), (runs.without_wakes(), None)):
+        off = np.log(fit.predict(fit.fit_law(some, wire_s), some) / runs.work_s)
+        if far is None:
+            assert off[low].mean() < -0.2
+            assert off[high].mean() > 0.2
+        else:
+            assert np.abs(off).max() < far
+
+
+def test_waking_is_worth_its_cost(refitted):
+    """Of runs of a workload that the fit hadn't seen, no role's are told worse with it."""
+    for found in refitted[1].values():
+        assert found["held_out_workload"]["log_rms"] < found["without_wakes"]["log_rms"]
 
 
 def test_the_pooled_prior_lies_between_the_measured_ones(refitted):
     roles = {name: prior for name, prior in refitted[0]["roles"].items() if name != "generic"}
     generic = refitted[0]["roles"]["generic"]
-    for key in ("request_s", "connection_s", "packet_s"):
+    for key in ("request_s", "connection_s", "packet_s", "wake_s"):
         each = [prior["cpu"][key] for prior in roles.values()]
         assert min(each) < generic["cpu"][key] < max(each)
         assert generic["cpu"][key] == pytest.approx(math.exp(np.mean(np.log(each))), rel=0.01)

@@ -17,7 +17,7 @@ from adumbra.schema.sizing import Machine
 
 SECOND = 1_000_000_000
 BEGIN = 1_790_000_000 * SECOND
-_COSTS = ("idle_cores", "connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s")
+_COSTS = ("idle_cores", "connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s", "wake_s")
 
 
 def make_intervals(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adumbra.emulate.calibration.calibrate import calibrate
+from adumbra.emulate.calibration.calibrate import FITTED, calibrate
 from adumbra.emulate.calibration.evidence import Evidence, Gathering, MeasuredVm
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import bundled_priors
@@ -48,7 +48,8 @@ LOAD = {
 
 def test_a_row_sums_what_came_in_its_time_without_scans() -> None:
     rows = gathered(seconds(20, **LOAD), rows=measured([100, 110]))
-    assert rows.counts.tolist() == [[10, 20, 40, 4000, 20_000, 110]] * 2  # 5 packets in, of which a fifth were scans
+    want = [10, 20, 40, 4000, 20_000, 110, 40 / 1.08]  # 5 packets in, of which a fifth were scans
+    assert rows.counts == pytest.approx(np.array([want] * 2))
     assert rows.works.tolist() == [40, 40]
     assert rows.used["cpu_cores"].tolist() == [0.5, 0.5]
 
@@ -68,7 +69,7 @@ def test_rows_of_which_one_side_was_seen_are_left_out() -> None:
 
 def test_a_faster_core_does_the_same_work_in_less_time_but_rests_as_long() -> None:
     rows = gathered(seconds(10, **LOAD), rows=measured([100]), vm=replace(VM, core_speed=2.0))
-    assert rows.counts[0].tolist() == [10, 10, 20, 2000, 10_000, 55]
+    assert rows.counts[0] == pytest.approx([10, 10, 20, 2000, 10_000, 55, 20 / 1.08])
 
 
 def test_pieces_sum_to_the_whole() -> None:
@@ -97,3 +98,26 @@ def test_too_few_rows_are_refused_in_words() -> None:
         "cpu_cores": "there are 4 rows with both traffic and use, and 12 are the least", "memory_gb": "it was not measured",
     }  # fmt: skip
     assert (learned.fits, judged) == ({}, {})
+
+
+def test_what_waking_takes_is_learned_with_the_request() -> None:
+    """Rows of a server whose every request costs the same: the fit names no wake_s, and its request costs all of it. The prior
+    is judged with its own law, in which a request costs more when it comes alone.
+    """
+    rates = np.concatenate([np.tile([1.0, 4.0, 2.0, 8.0], 10), np.tile([16.0, 32.0], 10)])
+    told = {metric.name: np.zeros((600, 1)) for metric in METRICS}
+    told["requests"][:, 0] = np.repeat(rates, 10)
+    told["connections_attempted"][:, 0] = 1.0
+    intervals = Intervals(S, (100 + np.arange(600)) * S, told, np.zeros((600, 1), np.bool_), NONE)
+    request_s = 5e-4
+    rows = MeasuredVm("web", (100 + 10 * np.arange(60)) * S, 10.0, {"cpu_cores": 0.01 + request_s * rates})
+    cpu = VM.prior.cpu.model_copy(update={"request_s": 1e-4, "wake_s": 4e-4, "idle_cores": 0.01, "connection_s": 0.0})
+    learned, judged = calibrate(gathered(intervals, rows=rows), VM.prior.model_copy(update={"cpu": cpu}))
+    fit = learned.fits["cpu_cores"]
+    assert fit.names == FITTED
+    assert dict(zip(fit.names, fit.mean, strict=True))["request_s"] == pytest.approx(request_s, rel=0.05)
+    assert 1e-4 < dict(zip(fit.names, fit.before, strict=True))["request_s"] < 5e-4
+    held_out = judged["cpu_cores"]
+    told_s = rates[20:] * (1e-4 + 4e-4 / (1 + 0.02 * rates[20:]))
+    assert held_out.before == pytest.approx(0.01 + told_s, rel=1e-6)
+    assert held_out.after == pytest.approx(held_out.measured, rel=0.05)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from adumbra.emulate.demand import AWAKE_S
 from adumbra.emulate.layout import SIMULATED_BY_SET
 from adumbra.emulate.parameters import PARAMETER_SETS, parameters
 from adumbra.emulate.vm import EmulatedNetwork, spread
-from adumbra.schema.calibration import COSTS, HOLDINGS, Fit, VmCalibration
+from adumbra.schema.calibration import COSTS, HOLDINGS, Calibration, Fit, VmCalibration
 
 KEYS = np.array([5], np.uint64)
 
@@ -24,6 +27,7 @@ def measured(**fits):
 
 
 COSTLY = {"idle_cores": 0.1, "connection_s": 1e-3, "request_s": 2e-3, "byte_in_s": 1e-8, "byte_out_s": 1e-8, "packet_s": 1e-6}
+COSTLY |= {"wake_s": 3e-4}
 
 
 def test_the_central_set_is_the_prior(vm_of, prior_of):
@@ -46,16 +50,16 @@ def test_sets_of_a_prior_are_lognormal_around_it(vm_of, prior_of):
     logs = np.log(
         [drawn[name] / COSTLY[name] for name in COSTS] + [drawn["memory_base_bytes"] / 5, drawn["memory_session_bytes"] / 7]
     )
-    assert logs.mean(axis=1) == pytest.approx(np.zeros(8), abs=0.02)
-    assert logs.std(axis=1) == pytest.approx([np.hypot(0.5, 0.2)] * 6 + [np.hypot(0.3, 0.2)] * 2, rel=0.03)
+    assert logs.mean(axis=1) == pytest.approx(np.zeros(9), abs=0.02)
+    assert logs.std(axis=1) == pytest.approx([np.hypot(0.5, 0.2)] * 7 + [np.hypot(0.3, 0.2)] * 2, rel=0.03)
     among = np.corrcoef(logs)
     assert among[0, 1] == pytest.approx(0.25 / 0.29, abs=0.02)  # what all costs of a resource have in common
-    assert among[6, 7] == pytest.approx(0.09 / 0.13, abs=0.02)
-    assert abs(among[0, 6]) < 0.03
+    assert among[7, 8] == pytest.approx(0.09 / 0.13, abs=0.02)
+    assert abs(among[0, 7]) < 0.03
 
 
 def test_sets_of_a_calibration_are_its_fits(vm_of, prior_of):
-    mean, sd = [0.1, 1e-3, 2e-3, 1e-8, 1e-8, 1e-6], [0.01, 1e-4, 1e-4, 1e-9, 1e-9, 1e-7]
+    mean, sd = [0.1, 1e-3, 2e-3, 1e-8, 1e-8, 1e-6, 3e-4], [0.01, 1e-4, 1e-4, 1e-9, 1e-9, 1e-7, 3e-5]
     calibration = measured(
         cpu_cores=fit(COSTS, mean, sd, noise=2.0, correlation=-0.1), memory_gb=fit(HOLDINGS, [100, 10, 5, 2], [9, 1, 0, 0])
     )
@@ -73,6 +77,23 @@ def test_sets_of_a_calibration_are_its_fits(vm_of, prior_of):
     assert np.corrcoef(found)[0, 2] == pytest.approx(-0.1, abs=0.03)
     assert drawn["memory_base_bytes"][1:].std() == pytest.approx(9, rel=0.03)
     assert (drawn["memory_session_bytes"] == 5).all()
+
+
+def test_a_cost_without_a_name_in_a_fit_is_nothing(vm_of, prior_of, intervals_of):
+    """A fit explained all of the use by the costs that it names: what the prior has beside them isn't added."""
+    names = tuple(name for name in COSTS if name != "wake_s")
+    kept = Calibration("net", "usage.csv", 0, 1, (measured(cpu_cores=fit(names, [COSTLY[n] for n in names], [0] * 6)),))
+    calibration = Calibration.from_dict(json.loads(json.dumps(kept.to_dict()))).vms[0]
+    prior = prior_of(cpu=COSTLY, spread={"cpu": 0.5, "memory": 0, "storage": 0})
+    vm = vm_of(prior=prior, cores=64, calibration=calibration)
+    drawn = parameters([vm], KEYS, 20)[0]
+    assert vm.believed.cpu.wake_s == 0
+    assert (drawn["wake_s"] == 0).all()
+    assert (drawn["request_s"] == COSTLY["request_s"]).all()
+    assert spread([vm])["cpu_cores"] == [0]
+    of = {name: EmulatedNetwork([each], 1).emulate(busy(intervals_of, 3))["cpu_seconds"].sum() for name, each in
+          (("all", vm_of(prior=prior, cores=64)), ("named", vm))}  # fmt: skip
+    assert of["all"] - of["named"] == pytest.approx(3 * 40 / (1 + 40 * AWAKE_S) * COSTLY["wake_s"], rel=1e-4)
 
 
 def test_what_is_not_known_of_a_holding_is_in_its_noise(vm_of, prior_of):

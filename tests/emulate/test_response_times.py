@@ -9,6 +9,8 @@ from adumbra.emulate.calibration.regression import INNER_80
 from adumbra.emulate.calibration.response_times import Responses, fit_responses
 from adumbra.emulate.roles import RolePrior, bundled_priors
 
+WOKEN = 0.6  # of the requests, those that come alone
+
 
 def server(seed: int, work_s: float, servers: int, load: float, waits_s: float = 0.0) -> Responses:
     """Medians of response times in 200 intervals of 10 s at an M/M/k server whose load rises to `load`."""
@@ -27,14 +29,21 @@ def server(seed: int, work_s: float, servers: int, load: float, waits_s: float =
         requests.append(count)
         medians.append(float(np.median(response)) * 1e3 if count else np.nan)
     total = float(sum(requests))
-    totals = np.array([2000.0, total / 4, total, total * 300, total * 2000, total * 6])
+    totals = np.array([2000.0, total / 4, total, total * 300, total * 2000, total * 6, total * WOKEN])
     return Responses(np.array(requests, np.float64), np.array(medians), totals)
 
 
 def work_of(role: RolePrior) -> float:
     """What a request of `server` costs in all, by the prior."""
     cpu = role.cpu
-    return cpu.connection_s / 4 + cpu.request_s + 300 * cpu.byte_in_s + 2000 * cpu.byte_out_s + 6 * cpu.packet_s
+    return (
+        cpu.connection_s / 4
+        + cpu.request_s
+        + 300 * cpu.byte_in_s
+        + 2000 * cpu.byte_out_s
+        + 6 * cpu.packet_s
+        + WOKEN * cpu.wake_s
+    )
 
 
 def prior(name: str = "generic") -> RolePrior:
@@ -75,5 +84,5 @@ def test_what_is_used_at_rest_stays_as_it_was() -> None:
 
 
 def test_without_answers_it_says_so() -> None:
-    nothing = Responses(np.ones(100), np.full(100, np.nan), np.ones(6))
+    nothing = Responses(np.ones(100), np.full(100, np.nan), np.ones(7))
     assert fit_responses(nothing, prior()) == "responses were seen in 0 intervals, and 20 are the least"

@@ -88,6 +88,19 @@ def test_one_request_by_hand(intervals_of, vm_of, prior_of):
     assert np.isnan(column(out, "rtt_ms_p50")).all()
 
 
+@pytest.mark.parametrize("length_s", [1.0, 10.0])
+@pytest.mark.parametrize("requests", [1, 5, 50, 500])
+def test_requests_that_come_alone_cost_more_than_many(intervals_of, vm_of, prior_of, requests, length_s):
+    """Each costs 1 ms, and 2 ms more for those that come 20 ms and more after what woke the machine last."""
+    times = (np.arange(requests) / requests * length_s).tolist()
+    out = run([vm_of(prior=prior_of(request_s=0.001, wake_s=0.002), cores=64)], intervals_of([[times]], length_s=length_s))
+    woken = requests / (1 + 0.02 * requests / length_s)
+    assert column(out, "cpu_seconds") == pytest.approx([0.001 * requests + 0.002 * woken], rel=1e-4)
+    each_ms = column(out, "cpu_seconds")[0] / requests * 1e3
+    assert column(out, "latency_ms_p50") == pytest.approx([each_ms], rel=1e-3)
+    assert 1.0 < each_ms < 3.0
+
+
 @pytest.mark.parametrize(
     ("cores", "servers", "arrivals", "want_ms"),
     [
@@ -238,6 +251,12 @@ def test_storage_only_grows_by_what_is_written(intervals_of, vm_of, prior_of):
     out = run([vm_of(prior=prior)], intervals_of([[[0.1, 0.2]], [[]], [[0.3]]], {"rx_bytes": [[100], [20], [0]]}))
     assert column(out, "storage_bytes") == pytest.approx([160, 190, 190])
     assert column(out, "storage_ops") == [4, 0, 2]
+
+
+def test_logs_grow_by_requests_whatever_else_is_received(intervals_of, vm_of, prior_of):
+    prior = prior_of(storage={"base_bytes": 10, "written_per_request": 200})
+    out = run([vm_of(prior=prior)], intervals_of([[[0.1, 0.2]], [[]], [[0.3]]], {"rx_bytes": [[100], [9000], [0]]}))
+    assert column(out, "storage_bytes") == pytest.approx([410, 410, 610])
 
 
 def test_where_only_syns_are_seen_each_brings_what_the_role_expects(intervals_of, vm_of, prior_of):

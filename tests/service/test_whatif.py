@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adumbra.emulate.demand import wakes
 from adumbra.profile.catalog import load_catalog
 from adumbra.schema.errors import InputError, NotFoundError, TooLittleDataError
 from adumbra.schema.metrics import METRICS
@@ -67,6 +68,8 @@ def test_cpu_follows_the_law_of_the_roles_costs(lab: Workspace) -> None:
     least = cpu.idle_cores + cpu.request_s * count["requests"] + cpu.connection_s * count["connections_attempted"]
     bytes_s = cpu.byte_in_s * count["rx_bytes"] + cpu.byte_out_s * count["tx_bytes"]
     least += bytes_s + cpu.packet_s * (count["rx_packets"] + count["tx_packets"])
+    per_second = np.asarray(intervals.columns["requests"], np.float64)[:, 0]
+    least += cpu.wake_s * float(wakes(per_second, intervals.interval_ns / 1e9).mean())
     assert web.now.tried.cpu_utilization * 2 == pytest.approx(least, rel=0.1)
 
 

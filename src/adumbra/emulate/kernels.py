@@ -179,6 +179,7 @@ def _write_rest(vm, figures, run, cell, done_ns, served, shares, remembered, ela
     row[MEMORY_BYTES] = run.memory_bytes
     run.written_bytes *= forgotten(elapsed_ns, vm.retention_ns)
     run.written_bytes += cell.rx_bytes * shares[0] * figures.storage_written_per_byte_in
+    run.written_bytes += served * figures.storage_written_per_request
     row[STORAGE_BYTES] = figures.storage_base_bytes + run.written_bytes
     row[STORAGE_OPS] = served * figures.storage_ops_per_request
 

@@ -29,7 +29,7 @@ clients and what was written are kept, 0 for not at all, infinite for good; clus
 """
 
 MEMORY: tuple[str, ...] = ("base_bytes", "connection_bytes", "session_bytes", "cache_request_bytes", "cache_bytes")
-STORAGE: tuple[str, ...] = ("base_bytes", "written_per_byte_in", "ops_per_request")
+STORAGE: tuple[str, ...] = ("base_bytes", "written_per_byte_in", "written_per_request", "ops_per_request")
 PARAMETERS = np.dtype(
     [(name, np.float64) for name in (
         *COSTS, "server_cores", *(f"memory_{name}" for name in MEMORY), *(f"storage_{name}" for name in STORAGE),

@@ -63,14 +63,16 @@ class MemoryPrior(_Figures):
 
 
 class StoragePrior(_Figures):
-    """Bytes on disk at rest, bytes that are written to stay there per byte received, and operations per request.
+    """Bytes on disk at rest, what is written to stay there per byte received (data) and per request (logs), and operations per
+    request.
 
-    written_per_byte_in has the software's own amplification in it (indices, logs). What is rewritten in place, such as a
+    What is written has the software's own amplification in it (indices, logs). What is rewritten in place, such as a
     snapshot, doesn't stay. retention_s: for how long what was written is kept; none: for good.
     """
 
     base_bytes: Amount
     written_per_byte_in: Amount
+    written_per_request: Amount = 0.0
     ops_per_request: Amount
     retention_s: Annotated[float, Field(gt=0)] | None = None
 

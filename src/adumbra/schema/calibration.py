@@ -8,7 +8,8 @@ from typing import Any
 
 COSTS: tuple[str, ...] = ("idle_cores", "connection_s", "request_s", "byte_in_s", "byte_out_s", "packet_s", "wake_s")
 """The costs of CPU: cores in use while nothing comes; seconds on a reference core for each of what comes, and for each request
-that comes alone (emulate/demand.py, wakes). Fits kept by earlier versions have no wake_s."""
+that comes alone (emulate/demand.py, wakes). A fit
+to measured use has no wake_s."""
 HOLDINGS: tuple[str, ...] = ("base_bytes", "connection_bytes", "session_bytes", "cache_request_bytes")
 """What memory is held for: at rest, an open connection, a client that is remembered, a request not seen before."""
 

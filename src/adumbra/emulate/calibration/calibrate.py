@@ -28,6 +28,10 @@ from adumbra.emulate.roles import RolePrior
 from adumbra.schema.calibration import COSTS, HOLDINGS, Fit, VmCalibration
 from adumbra.schema.records import Floats, Ints
 
+FITTED: tuple[str, ...] = tuple(name for name in COSTS if name != "wake_s")
+"""The costs of CPU that are fitted. Waking isn't: over the rates that a VM sees, nearly as large a share of its requests comes
+alone, so that rows don't tell it from a request's own cost, and what the prior believes of it would be carried to busier times.
+"""
 LEAST_ROWS = 12
 """Rows of measured use, below which nothing is learned; and of held-out ones, below which the error isn't told."""
 MOST_ROWS = 20_000  # that a fit looks at; more are added up to fewer
@@ -35,6 +39,7 @@ JUDGED_S = 10.0
 """The error is told over so much time at least: a second more or less in the clocks says nothing of the costs."""
 LEAST_MOVE = 0.1
 """Coefficient of variation of the load over the rows, below which costs can't be told apart."""
+_REQUEST = COSTS.index("request_s")
 _IDLE_MOVE = 1e-9  # of the load beside the rest's: nothing came at all
 _EACH_SD = 1.0  # how unsure each cost is by itself, relative to its own, where the role doesn't say
 _LEAST_LEVEL_SD = 0.25
@@ -70,7 +75,9 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One resource's rows and what is believed of its costs. per_s: what turns a row's sum into the resource's unit."""
+    """One resource's rows and what the prior says of its costs. waking: float64[n], what waking takes of each by the prior,
+    beside the costs in `names`.
+    """
 
     resource: str
     names: tuple[str, ...]
@@ -79,6 +86,14 @@ class _Task:
     belief: Belief
     groups: Ints  # rows that are judged together
     unit: float  # a group's sum over this (and its rows) is in the unit of `Judged`
+    waking: Floats
+
+    @property
+    def believed(self) -> Belief:
+        """The prior as the law has it that is fitted: what waking takes is in the cost of a request, by the rows' mean."""
+        mean, requests = self.belief.mean.copy(), float(self.sample.counts[:, _REQUEST].sum())
+        mean[_REQUEST] += float(self.waking.sum()) / requests if requests > 0 else 0.0
+        return replace(self.belief, mean=mean)
 
 
 def calibrate(evidence: Evidence, prior: RolePrior, train_share: float = 1 / 3) -> tuple[VmCalibration, Mapping[str, Judged]]:
@@ -123,11 +138,15 @@ def _task(evidence: Evidence, resource: str, prior: RolePrior) -> _Task:
     there = ~np.isnan(used)
     start_ns = evidence.start_ns[there]
     if resource == "cpu_cores":
-        sample = Sample(evidence.counts[there], used[there] * evidence.length_s, evidence.works[there])
-        mean = np.array([getattr(prior.cpu, name) for name in COSTS])
-        names, spread, unit = COSTS, prior.spread.cpu, evidence.length_s
+        counts = evidence.counts[there]
+        fitted = [COSTS.index(name) for name in FITTED]
+        sample = Sample(counts[:, fitted], used[there] * evidence.length_s, evidence.works[there])
+        waking = prior.cpu.wake_s * counts[:, COSTS.index("wake_s")]
+        mean = np.array([getattr(prior.cpu, name) for name in FITTED])
+        names, spread, unit = FITTED, prior.spread.cpu, evidence.length_s
     else:
         sample = Sample(evidence.holdings[there], used[there], np.zeros(int(there.sum())))
+        waking = np.zeros(len(sample))
         mean = np.array([getattr(prior.memory, name) for name in HOLDINGS])
         names, spread, unit = HOLDINGS, prior.spread.memory, 1.0
     moves = np.arange(len(names)) > 0  # what is used at rest is not the role's work, nor on one scale with it
@@ -137,9 +156,10 @@ def _task(evidence: Evidence, resource: str, prior: RolePrior) -> _Task:
     if len(sample) > MOST_ROWS:
         every = np.arange(len(sample), dtype=np.int64) // math.ceil(len(sample) / MOST_ROWS)
         sample, unit = sample.summed(every), unit * float(np.bincount(every)[0])
+        waking = np.bincount(every, waking).astype(np.float64)
         start_ns = start_ns[np.searchsorted(every, np.arange(len(sample)))]
         groups = _groups(start_ns, max(JUDGED_S, evidence.length_s))
-    return _Task(resource, names, sample, start_ns, belief, groups, unit)
+    return _Task(resource, names, sample, start_ns, belief, groups, unit, waking)
 
 
 def _groups(start_ns: Ints, length_s: float) -> Ints:
@@ -149,8 +169,9 @@ def _groups(start_ns: Ints, length_s: float) -> Ints:
 
 def _moves(task: _Task) -> str:
     """What the rows can tell: "each" cost, the "level" of those that move, or what is used at "rest" only."""
-    rest = task.sample.counts[:, 0] * task.belief.mean[0]
-    load = task.sample.counts @ np.where(task.belief.moves, np.maximum(task.belief.mean, 1e-15), 0.0)
+    belief = task.believed
+    rest = task.sample.counts[:, 0] * belief.mean[0]
+    load = task.sample.counts @ np.where(belief.moves, np.maximum(belief.mean, 1e-15), 0.0)
     if not load.mean() > _IDLE_MOVE * max(float(rest.mean()), 1e-300):
         return "rest"
     return "each" if float(load.std() / load.mean()) >= LEAST_MOVE else "level"
@@ -158,11 +179,11 @@ def _moves(task: _Task) -> str:
 
 def _learn(task: _Task) -> Law:
     """The law of a task's rows, its noise and misfit as rows show them that it didn't see."""
-    moves = _moves(task)
-    if moves == "level":
-        law = fit_level(task.sample, task.belief)
+    belief = task.believed
+    if _moves(task) == "level":
+        law = fit_level(task.sample, belief)
         return replace(law, misfit=max(law.misfit, LEAST_MISFIT))
-    return scattered(fit(task.sample, task.belief), task.belief, *out_of_sample(task.sample, task.belief, task.groups))
+    return scattered(fit(task.sample, belief), belief, *out_of_sample(task.sample, belief, task.groups))
 
 
 def _judge(task: _Task, train_share: float) -> Judged | None:
@@ -173,7 +194,9 @@ def _judge(task: _Task, train_share: float) -> Judged | None:
     known = task.sample.part(first)
     if first.sum() < LEAST_ROWS or held_out < LEAST_ROWS / 2 or not known.used.sum() > 0:
         return None
-    law = _learn(replace(task, sample=known, start_ns=task.start_ns[first], groups=task.groups[first]))
+    law = _learn(
+        replace(task, sample=known, start_ns=task.start_ns[first], groups=task.groups[first], waking=task.waking[first])
+    )
     at = np.unique(task.groups[rest], return_inverse=True)[1]
     rows = task.sample.part(rest).summed(at)
     per = np.bincount(at) * task.unit
@@ -182,7 +205,7 @@ def _judge(task: _Task, train_share: float) -> Judged | None:
     return Judged(
         start_ns=begins,
         measured=rows.used / per,
-        before=rows.counts @ task.belief.mean / per,
+        before=(rows.counts @ task.belief.mean + np.bincount(at, task.waking[rest])) / per,
         after=mean / per,
         low=np.maximum(mean - INNER_80 * sd, 0.0) / per,
         high=(mean + INNER_80 * sd) / per,
@@ -203,7 +226,7 @@ def _followed(law: Law, known: Sample, rows: Sample) -> Floats:
 def _told(task: _Task, law: Law, judged: Judged | None) -> Fit:
     return Fit(
         names=task.names,
-        before=tuple(task.belief.mean.tolist()),
+        before=tuple(task.believed.mean.tolist()),
         mean=tuple(law.mean.tolist()),
         covariance=tuple(tuple(row) for row in law.total_covariance().tolist()),
         noise=law.noise if task.resource == "cpu_cores" else law.misfit,
@@ -222,7 +245,6 @@ _SAID = {
     "byte_in_s": ("a MB in costs {}", 1e6, "s"),
     "byte_out_s": ("a MB out costs {}", 1e6, "s"),
     "packet_s": ("a thousand packets cost {}", 1e3, "s"),
-    "wake_s": ("a request that comes alone costs {} more", 1.0, "s"),
     "base_bytes": ("at rest it holds {}", 1.0, "B"),
     "connection_bytes": ("an open connection holds {}", 1.0, "B"),
     "session_bytes": ("a client that is remembered holds {}", 1.0, "B"),
@@ -232,8 +254,8 @@ _SAID = {
 
 def _words(task: _Task, law: Law) -> tuple[str, ...]:
     """What the fit says that wasn't believed before, the largest first."""
-    parts = task.sample.counts.mean(axis=0)
-    before, after = parts * task.belief.mean, parts * law.mean
+    parts, believed = task.sample.counts.mean(axis=0), task.believed.mean
+    before, after = parts * believed, parts * law.mean
     total_before, total_after = float(before.sum()), float(after.sum())
     said = []
     moves = _moves(task)
@@ -246,7 +268,7 @@ def _words(task: _Task, law: Law) -> tuple[str, ...]:
     order = np.argsort(-np.maximum(before / max(total_before, 1e-300), after / max(total_after, 1e-300)))
     for j in order if moves == "each" else ():
         share = max(before[j] / max(total_before, 1e-300), after[j] / max(total_after, 1e-300))
-        old, new = float(task.belief.mean[j]), float(law.mean[j])
+        old, new = float(believed[j]), float(law.mean[j])
         ratio = new / old if old > 0 else math.inf
         if share < _TOLD or 1 / _CHANGED < ratio < _CHANGED:
             continue

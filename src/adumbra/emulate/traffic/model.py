@@ -321,7 +321,8 @@ def _unseen(name: str, prior: RolePrior, rtt_s: float) -> VmTraffic:
     unseen = prior.unseen
     return VmTraffic(
         name, requests_per_connection=max(unseen.requests_per_connection, 1.0), request_bytes=max(unseen.request_bytes, 1.0),
-        response_bytes=max(unseen.response_bytes, 1.0), response_s=max(2.0 * (prior.cpu.request_s + prior.cpu.wake_s), 5e-4), rtt_s=rtt_s,
+        response_bytes=max(unseen.response_bytes, 1.0),
+        response_s=max(2.0 * (prior.cpu.request_s + prior.cpu.wake_s), 5e-4), rtt_s=rtt_s,
     )  # fmt: skip
 
 
