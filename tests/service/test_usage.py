@@ -124,7 +124,7 @@ REFUSED = [
     (b"vm,time,cpu_cores\nweb-1,17\xff\xfe,1\n", "is not text in UTF-8"),
     (b"vm,time,cpu_cores\nweb-1\x00,17,1\n", ":2: a zero byte"),
     (zstandard.compress(PLAIN.encode())[:-6], "can't be decompressed|has no|cut"),
-    (gzip.compress(PLAIN.encode())[:-12], "can't be read"),
+    (gzip.compress(PLAIN.encode(), mtime=0)[:-12], "can't be read"),
     (b"PAR1 this is not it PAR1", "is no Parquet file"),
 ]
 
