@@ -240,7 +240,8 @@ def test_nothing_hostile_costs_memory_or_time(kind: int) -> None:
         rows_given += len(decoder.decode(datagrams([payload], exporter=str(i % 600))))
     spent_s = time.process_time() - began
     assert balanced(decoder.accounts(), rows_given)
-    assert spent_s < 0.002 * len(payloads) + 1e-6 * size  # 1 MB/s and 500 datagrams a second, on whatever runs the tests
+    # 100 kB/s and 50 datagrams a second: ten times slower than on the slowest machine seen; what grows faster than its input fails.
+    assert spent_s < 0.02 * len(payloads) + 1e-5 * size
 
 
 def test_what_is_kept_of_a_flood_is_bounded() -> None:
