@@ -9,9 +9,10 @@ import pytest
 
 from adumbra.emulate.calibration.calibrate import FITTED, calibrate
 from adumbra.emulate.calibration.evidence import Evidence, Gathering, MeasuredVm
+from adumbra.emulate.parameters import PARAMETER_SETS
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import bundled_priors
-from adumbra.emulate.vm import EmulatedVm
+from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, Intervals, Requests
 from adumbra.schema.sizing import Machine
@@ -28,9 +29,9 @@ def seconds(count: int, **columns: float) -> Intervals:
     return Intervals(S, (100 + np.arange(count)) * S, told, np.zeros((count, 1), np.bool_), NONE)
 
 
-def measured(starts_s: list[float], length_s: float = 10.0) -> MeasuredVm:
+def measured(starts_s: list[float], length_s: float = 10.0, core_speed: float = 1.0) -> MeasuredVm:
     starts = np.array([round(each * S) for each in starts_s], np.int64)
-    return MeasuredVm("web", starts, length_s, {"cpu_cores": np.full(len(starts), 0.5)})
+    return MeasuredVm("web", starts, length_s, {"cpu_cores": np.full(len(starts), 0.5)}, core_speed)
 
 
 def gathered(*parts: Intervals, rows: MeasuredVm, vm: EmulatedVm = VM) -> Evidence:
@@ -68,7 +69,8 @@ def test_rows_of_which_one_side_was_seen_are_left_out() -> None:
 
 
 def test_a_faster_core_does_the_same_work_in_less_time_but_rests_as_long() -> None:
-    rows = gathered(seconds(10, **LOAD), rows=measured([100]), vm=replace(VM, core_speed=2.0))
+    """The core that it was measured on, whatever the VM is to stand on."""
+    rows = gathered(seconds(10, **LOAD), rows=measured([100], core_speed=2.0), vm=replace(VM, core_speed=3.0))
     assert rows.counts[0] == pytest.approx([10, 10, 20, 2000, 10_000, 55, 20 / 1.08])
 
 
@@ -121,3 +123,32 @@ def test_what_waking_takes_is_learned_with_the_request() -> None:
     told_s = rates[20:] * (1e-4 + 4e-4 / (1 + 0.02 * rates[20:]))
     assert held_out.before == pytest.approx(0.01 + told_s, rel=1e-6)
     assert held_out.after == pytest.approx(held_out.measured, rel=0.05)
+
+
+def test_the_memory_that_is_fitted_is_the_memory_that_is_emulated() -> None:
+    """A server whose connections, clients and cache hold three times what the prior says; its cache is nearly full when measuring
+    begins. Emulated by what was learned, it holds what it held, all along.
+    """
+    figures = {"base_bytes": 1e7, "connection_bytes": 2e4, "release_s": 40.0, "session_bytes": 3e4, "session_s": 60.0,
+               "cache_bytes": 2e8, "cache_request_bytes": 2e4}  # fmt: skip
+    held = {name: 3 * value if name.endswith("bytes") else value for name, value in figures.items()}
+    rng = np.random.default_rng(3)
+    told = {metric.name: np.zeros((600, 1)) for metric in METRICS}
+    told["requests"][:, 0] = rng.poisson(30, 600)
+    told["connections_active"][:, 0] = np.round(400 * (1 + np.sin(np.arange(600) / 25)))
+    told["peers"][:, 0] = np.round(150 * (1 + np.sin(np.arange(600) / 11)))
+    intervals = Intervals(S, (100 + np.arange(600)) * S, told, np.zeros((600, 1), np.bool_), NONE)
+
+    def with_memory(figures: dict[str, float]) -> EmulatedVm:
+        memory = VM.prior.memory.model_copy(update=figures)
+        return replace(VM, prior=VM.prior.model_copy(update={"memory": memory}))
+
+    truth = EmulatedNetwork([with_memory(held)], 1).emulate(intervals)["memory_bytes"][:, 0]
+    vm = with_memory(figures)
+    rows = MeasuredVm("web", intervals.start_ns[200:], 1.0, {"memory_gb": truth[200:]})
+    learned, _ = calibrate(gathered(intervals, rows=rows, vm=vm), vm.prior)
+    calibrated = replace(vm, calibration=learned)
+    assert calibrated.believed.memory.cache_bytes == pytest.approx(3 * figures["cache_bytes"], rel=0.02)
+    emulated = EmulatedNetwork([calibrated], 1, PARAMETER_SETS).emulate(intervals)
+    assert emulated["memory_bytes"][:, 0] == pytest.approx(truth, rel=0.03)
+    assert (emulated["memory_bytes_high"] / emulated["memory_bytes_low"]).max() < 1.5, "the prior's spread is gone, the cache's too"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adumbra.emulate.layout import STATE
-from adumbra.emulate.memory_kernels import cached, remembered
+from adumbra.emulate.memory_kernels import cached, hold
 from adumbra.emulate.vm import EmulatedNetwork
 
 NAN = math.nan
@@ -35,9 +35,9 @@ def test_clients_are_remembered_for_a_while(prior_of, vm_of, intervals_of, peers
     assert run(vm_of(prior=prior), intervals_of([[[]]] * len(peers), {"peers": [[p] for p in peers]}), "memory_bytes") == (
         pytest.approx([100 * w for w in want])
     )
-    out, count = np.empty(len(peers)), len(peers)
-    remembered(np.array(peers, float), np.full(count, 1e9), 10e9, np.zeros(1, STATE)[0], out)
-    assert out == pytest.approx(want)
+    none, out = np.zeros(len(peers)), np.empty((len(peers), 4))
+    hold(np.zeros(1, STATE)[0], 0.0, none + 1e9, none, np.array(peers, float), none, 0.0, 10e9, 0.0, out)
+    assert out[:, 2] == pytest.approx(want)
 
 
 def test_without_a_time_only_those_that_are_there_count(prior_of, vm_of, intervals_of):

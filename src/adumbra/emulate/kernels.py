@@ -33,7 +33,7 @@ from adumbra.emulate.layout import (
     STORAGE_OPS,
 )
 from adumbra.emulate.link_kernels import INITIAL_WINDOW_BYTES, carry, delay, rest
-from adumbra.emulate.memory_kernels import cached, forgotten, remember, resident
+from adumbra.emulate.memory_kernels import cached, forgotten, keep_open, remember
 from adumbra.emulate.queueing import serve, serve_bulk, unfinished
 from adumbra.emulate.sharing_kernels import complete, left_over, share, share_bulk
 
@@ -160,8 +160,10 @@ def _write_round_trips(vm, held, run, waits_ns, values, row):
 
 
 @compiled
-def _write_rest(vm, figures, run, cell, done_ns, served, shares, remembered, elapsed_ns, length_ns, row):
-    """CPU, memory, storage and loss of a cell. served: requests; shares: of the bytes in and out that were carried."""
+def _write_rest(vm, figures, run, cell, done_ns, served, shares, holding, elapsed_ns, length_ns, row):
+    """CPU, memory, storage and loss of a cell. served: requests; shares: of the bytes in and out that were carried; holding:
+    connections whose memory is in use, clients that are remembered.
+    """
     packets = cell.rx_packets + cell.tx_packets
     carried = cell.rx_packets * shares[0] + cell.tx_packets * shares[1]
     row[DROPPED_RATIO] = min(max(1.0 - carried / packets, 0.0), 1.0) if packets > 0.0 else math.nan
@@ -169,14 +171,12 @@ def _write_rest(vm, figures, run, cell, done_ns, served, shares, remembered, ela
     row[CPU_SECONDS] = done_ns * 1e-9 * figures.server_cores + figures.idle_cores * length_s
     row[CPU_UTILIZATION] = min(row[CPU_SECONDS] / (vm.cores * length_s), 1.0)
     run.requests += served
-    needed = (
+    row[MEMORY_BYTES] = (
         figures.memory_base_bytes
-        + figures.memory_connection_bytes * cell.connections_held
-        + figures.memory_session_bytes * remembered
+        + figures.memory_connection_bytes * holding[0]
+        + figures.memory_session_bytes * holding[1]
         + cached(run.requests, figures.memory_cache_request_bytes, figures.memory_cache_bytes)
     )
-    run.memory_bytes = resident(run.memory_bytes, needed, elapsed_ns, vm.release_ns)
-    row[MEMORY_BYTES] = run.memory_bytes
     run.written_bytes *= forgotten(elapsed_ns, vm.retention_ns)
     run.written_bytes += cell.rx_bytes * shares[0] * figures.storage_written_per_byte_in
     run.written_bytes += served * figures.storage_written_per_request
@@ -255,7 +255,8 @@ def _cell(
     )
     came = _count(coming)
     elapsed_ns = gap_ns + length_ns
-    remembered = remember(held, cell.peers, elapsed_ns, vm.session_ns)
+    kept_open = keep_open(held, cell.connections_held, elapsed_ns, vm.release_ns)
+    holding = (kept_open, remember(held, cell.peers, elapsed_ns, vm.session_ns))
     first_out, first_after, alike = (0.0, 0.0), (0.0, 0.0, 0.0), False  # the central set's link out, before and after
     for s in range(sets):
         run, late = runs[s], 0
@@ -284,7 +285,7 @@ def _cell(
         run.tx_backlog_bytes, run.tx_credit_bytes, tx_carried = after
         shares = (rx_carried * (1.0 - refused), tx_carried * (1.0 - refused) if n == 0 else tx_carried)
         _write_rest(
-            vm, figures[s], run, cell, done_ns, left * cell.stands_for, shares, remembered, elapsed_ns, length_ns, rows[s]
+            vm, figures[s], run, cell, done_ns, left * cell.stands_for, shares, holding, elapsed_ns, length_ns, rows[s]
         )
         _write_latencies(times_ns, rest_ns[at], late_ns[:late], offered, values, rows[s])
         if vm.jobs > 0:

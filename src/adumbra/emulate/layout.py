@@ -37,19 +37,20 @@ PARAMETERS = np.dtype(
 )  # fmt: skip
 """One set of a VM's parameters, by the names of roles.RolePrior; server_cores: the cores that each server stands for."""
 
-STATE = np.dtype([(name, np.float64) for name in ("rx_backlog_bytes", "rx_credit_bytes", "peers", "gone_peers")])
-"""What a VM carries on that is the same in all its sets: the link in, clients that are there, and that are remembered."""
+STATE = np.dtype([(name, np.float64) for name in ("rx_backlog_bytes", "rx_credit_bytes", "connections", "peers", "gone_peers")])
+"""What a VM carries on that is the same in all its sets: the link in, connections whose memory is in use, clients that are there, and
+that are remembered."""
 
 RUN = np.dtype(
     [
         *((name, np.float64) for name in (
-            "tx_backlog_bytes", "tx_credit_bytes", "memory_bytes", "written_bytes", "requests", "virtual_ns",
+            "tx_backlog_bytes", "tx_credit_bytes", "written_bytes", "requests", "virtual_ns",
         )),
         ("at_ns", np.int64), ("jobs", np.int64),
     ],
     align=True,
 )  # fmt: skip
-"""What each set carries on, beside its servers or jobs: the link out, resident memory, bytes written and kept, requests served
+"""What each set carries on, beside its servers or jobs: the link out, bytes written and kept, requests served
 so far; of shared cores the time of the last event, the service that each job has had up to then, and how many are there."""
 
 JOB = np.dtype([("finish_ns", np.float64), ("arrive_ns", np.int64), ("rest_ns", np.float64), ("number", np.int64)], align=True)

@@ -34,6 +34,7 @@ _PLACES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 _GROUPS = ("cpu", "memory", "storage")
 _GROUP = np.array([_GROUPS.index(group) for group, _ in _PLACES])
+_CACHE_BYTES, _CACHE_REQUEST_BYTES = (_PLACES.index(("memory", name)) for name in ("cache_bytes", "cache_request_bytes"))
 _NOTHING = {"cpu": dict.fromkeys(COSTS, 0.0), "memory": dict.fromkeys(HOLDINGS, 0.0)}
 _OF_RESOURCE: Mapping[str, str] = {"cpu_cores": "cpu", "memory_gb": "memory", "storage_gb": "storage"}
 
@@ -41,7 +42,8 @@ _OF_RESOURCE: Mapping[str, str] = {"cpu_cores": "cpu", "memory_gb": "memory", "s
 def believed(prior: RolePrior, calibration: VmCalibration | None) -> RolePrior:
     """The prior with what was measured in its place: means for figures, and a request's noise for its variation.
 
-    Costs that a fit has no name for are 0: it explained all of the use without them.
+    Costs that a fit has no name for are 0: it explained all of the use without them. A cache keeps the room that the prior gives
+    it, in requests, as the fit assumed: its bound grows or shrinks with what a request leaves in it.
     """
     fits = _fits(calibration)
     if not fits:
@@ -50,6 +52,9 @@ def believed(prior: RolePrior, calibration: VmCalibration | None) -> RolePrior:
         group: getattr(prior, group).model_copy(update={**_NOTHING[group], **dict(zip(fit.names, fit.mean, strict=True))})
         for group, fit in fits.items()
     }
+    if "memory" in fits:
+        room = prior.memory.cache_requests
+        update["memory"] = update["memory"].model_copy(update={"cache_bytes": room * update["memory"].cache_request_bytes})
     if "cpu" in fits:
         update["cpu"] = update["cpu"].model_copy(update={"service_cv": min(fits["cpu"].noise, MOST_NOISE)})
     return prior.model_copy(update=update)
@@ -88,6 +93,7 @@ def _fill(drawn: NDArray[np.void], vms: Sequence[EmulatedVm], keys: NDArray[np.u
                     variance = math.log1p(min(fit.noise, MOST_NOISE) ** 2)
                     noise = np.exp(math.sqrt(variance) * normals[v, :, _GROUPS.index(group)] - 0.5 * variance)
                     memory = [_PLACES.index(("memory", name)) for name in MEMORY]
+                    values[v, 1:, _CACHE_BYTES] = vm.prior.memory.cache_requests * values[v, 1:, _CACHE_REQUEST_BYTES]
                     values[v, 1:, memory] *= noise
     cores = np.array([vm.machine.cpu_cores for vm in vms], np.float64)[:, np.newaxis]
     for i, (group, name) in enumerate(_PLACES):

@@ -46,7 +46,7 @@ class CpuPrior(_Figures):
 
 
 class MemoryPrior(_Figures):
-    """Bytes of the software at rest and per open connection; seconds over which it gives freed memory back (0: at once).
+    """Bytes of the software at rest and per open connection; seconds over which what a closed one held is given back (0: at once).
 
     session_bytes: kept for each client (peer) for session_s after it was last there. A cache grows by cache_request_bytes
     with each request that is not in it, up to cache_bytes: cache_bytes x (1 - exp(-requests x cache_request_bytes /
@@ -60,6 +60,11 @@ class MemoryPrior(_Figures):
     session_s: Amount = 0.0
     cache_bytes: Amount = 0.0
     cache_request_bytes: Amount = 0.0
+
+    @property
+    def cache_requests(self) -> float:
+        """For how many different requests the cache has room; 0: there is none."""
+        return self.cache_bytes / self.cache_request_bytes if self.cache_request_bytes > 0 else 0.0
 
 
 class StoragePrior(_Figures):

@@ -142,7 +142,6 @@ class EmulatedNetwork:
         self._state["rx_credit_bytes"] = fleet["credit_bytes"]
         self._runs = np.zeros((len(vms), 1 + sets), RUN)
         self._runs["tx_credit_bytes"] = fleet["credit_bytes"][:, np.newaxis]
-        self._runs["memory_bytes"] = self._figures["memory_base_bytes"]
         self._free_ns: Ints = np.zeros(int(fleet["servers"][fleet["jobs"] == 0].sum()) * (1 + sets), np.int64)
         self._jobs = np.zeros(int(fleet["jobs"].sum()) * (1 + sets), JOB)
         self._clock_ns = NEVER

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adumbra.emulate.demand import demand_table, load_of
+from adumbra.emulate.layout import STATE
+from adumbra.emulate.memory_kernels import hold
 from adumbra.emulate.vm import EmulatedVm
 from adumbra.schema.calibration import COSTS, HOLDINGS
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals, Ints
@@ -21,13 +23,15 @@ _COVERED = 0.999  # of a row's time that must have been watched
 @dataclass(frozen=True, slots=True)
 class MeasuredVm:
     """What was measured of a VM: use of a row is the mean over [start_ns, start_ns + length_s); resource -> float64[n], NaN:
-    not measured. start_ns int64[n], increasing by length_s at least.
+    not measured. start_ns int64[n], increasing by length_s at least. core_speed: of one of the cores that it was measured on, in
+    reference cores; these needn't be those that the VM is declared with.
     """
 
     vm: str
     start_ns: Ints
     length_s: float
     used: Mapping[str, Floats]
+    core_speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Gathering:
             raise ValueError(f"there is no emulated VM {missing[0]}; give measurements of those that there are")
         self._vms = tuple(vms)
         self._table = demand_table([vm.prior for vm in vms])
-        self._rows = [_Rows(each, at[each.vm], self._vms[at[each.vm]]) for each in measured]
+        self._rows = [_Rows(each, at[each.vm]) for each in measured]
         self._holdings = _Holdings(self._vms)
 
     def add(self, intervals: Intervals) -> None:
@@ -86,7 +90,7 @@ class Gathering:
 class _Rows:
     """The sums of one VM's rows."""
 
-    def __init__(self, measured: MeasuredVm, place: int, vm: EmulatedVm) -> None:
+    def __init__(self, measured: MeasuredVm, place: int) -> None:
         self.place = place
         self._measured = measured
         size = len(measured.start_ns)
@@ -94,8 +98,8 @@ class _Rows:
         self._counts = np.zeros((size, len(COSTS)))
         self._held = np.zeros((size, len(HOLDINGS)))
         self._works, self._seen_s, self._unsure = np.zeros(size), np.zeros(size), np.zeros(size)
-        # Costs are seconds on a reference core; the machine's are shorter by its speed. At rest it is cores that are told.
-        self._per = np.array([1.0, *(1.0 / vm.core_speed for _ in COSTS[1:])])
+        # Costs are seconds on a reference core; on the measured ones work is shorter by their speed. At rest it is cores that are told.
+        self._per = np.array([1.0, *(1.0 / measured.core_speed for _ in COSTS[1:])])
 
     def add(self, start_ns: Ints, counts: Floats, works: Floats, held: Floats, unsure: np.ndarray) -> None:
         begins = self._measured.start_ns
@@ -120,46 +124,29 @@ class _Rows:
 
 
 class _Holdings:
-    """What memory is held for, followed through time: connections, whose memory is given back slowly, clients that are
-    remembered, and what was asked for before. The law is that of the emulated VM's memory.
+    """What memory is held for, followed through time by the emulated VM's own law (memory_kernels.py), with the figures of the
+    prior for how long and how much at most. Of a role that keeps nothing for its clients, these count for nothing.
     """
 
     def __init__(self, vms: Sequence[EmulatedVm]) -> None:
-        def of(name: str) -> Floats:
-            return np.array([getattr(vm.prior.memory, name) for vm in vms], np.float64)
-
-        self._release_s, self._session_s = of("release_s"), of("session_s")
-        self._cache_bytes, self._fresh_bytes = of("cache_bytes"), of("cache_request_bytes")
-        self._open, self._there, self._gone, self._asked = (np.zeros(len(vms)) for _ in range(4))
+        self._memory = [vm.prior.memory for vm in vms]
+        self._state = np.zeros(len(vms), STATE)
+        self._asked = np.zeros(len(vms))
         self._end_ns: int | None = None
 
     def follow(self, intervals: Intervals, load: np.ndarray) -> Floats:
         """float64[k, V, HOLDINGS]."""
-        out = np.ones((*load.shape, len(HOLDINGS)))
-        told = intervals.columns.get("peers")
-        peers = np.zeros(load.shape) if told is None else np.nan_to_num(np.asarray(told, np.float64))
-        for step, start_ns in enumerate(intervals.start_ns.tolist()):
-            elapsed_s = (start_ns + intervals.interval_ns - (self._end_ns or start_ns)) / NANOSECONDS
-            self._end_ns = start_ns + intervals.interval_ns
-            now = load["connections_held"][step]
-            self._open = now + np.maximum(self._open - now, 0.0) * _kept(elapsed_s, self._release_s)
-            left = np.maximum(self._there - peers[step], 0.0)
-            back = np.maximum(peers[step] - self._there, 0.0)
-            self._gone = np.maximum(self._gone * _kept(elapsed_s, self._session_s) - back, 0.0) + left
-            self._there = peers[step]
-            self._asked = self._asked + load["requests"][step]
-            out[step, :, 1] = self._open
-            out[step, :, 2] = np.where(self._session_s > 0, self._there + self._gone, 0.0)
-            out[step, :, 3] = self._fresh()
-        return out
-
-    def _fresh(self) -> Floats:
-        """Requests that weren't seen before, by the prior's figures: the cache's content over what each leaves in it."""
-        there = (self._cache_bytes > 0) & (self._fresh_bytes > 0)
-        room = self._cache_bytes / np.where(there, self._fresh_bytes, 1.0)
-        return np.asarray(np.where(there, room * -np.expm1(-self._asked / np.where(there, room, 1.0)), 0.0))
-
-
-def _kept(elapsed_s: float, over_s: Floats) -> Floats:
-    """The share that is still there after so long, of what goes over a time; nothing where that is 0."""
-    return np.asarray(np.where(over_s > 0, np.exp(-elapsed_s / np.where(over_s > 0, over_s, 1.0)), 0.0))
+        out = np.empty((load.shape[1], len(intervals), len(HOLDINGS)))
+        ends = intervals.start_ns + intervals.interval_ns
+        first = intervals.start_ns[:1] if self._end_ns is None else [self._end_ns]
+        elapsed_ns = np.diff(ends, prepend=first).astype(np.float64)
+        self._end_ns = int(ends[-1]) if len(ends) else self._end_ns
+        columns = ("connections_held", "peers", "requests")
+        for place, memory in enumerate(self._memory):
+            came = (np.ascontiguousarray(load[name][:, place]) for name in columns)
+            kept_ns = memory.release_s * NANOSECONDS, memory.session_s * NANOSECONDS
+            held = (self._state[place], self._asked[place], elapsed_ns, *came, *kept_ns, memory.cache_requests)
+            self._asked[place] = hold(*held, out[place])
+            if not memory.session_bytes and not memory.session_s:
+                out[place, :, 2] = 0.0
+        return out.transpose(1, 0, 2)
