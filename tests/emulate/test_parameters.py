@@ -223,3 +223,23 @@ def test_spread_shrinks_with_what_was_measured(vm_of, prior_of):
 def test_spread_at_its_ends(vm_of, prior_of, mean, sd, want):
     calibration = measured(cpu_cores=fit(("idle_cores", "request_s"), mean, sd))
     assert spread([vm_of(prior=prior_of(), calibration=calibration)])["cpu_cores"][0] == pytest.approx(want)
+
+
+def test_costs_that_are_nothing_by_the_fit_are_something_in_the_sets_and_what_rows_pay_in_all_stays(vm_of, prior_of):
+    """All the work is held for that of the bytes out, by rows that tell the costs apart badly: each set has some of the others'."""
+    names = ("byte_out_s", "connection_s", "request_s", "byte_in_s", "packet_s", "wake_s")
+    load, share = np.array([1e5, 3, 10, 4e3, 100, 5]), 0.01  # a second's counts; of the use, what each cost may come to
+    mean = np.array([1e-6, 0, 0, 0, 0, 0])
+    width = share * (load @ mean) / load[1:]
+    follow = -load[1:] / load[0]
+    covariance = np.diag(np.concatenate([[1e-11**2 + follow**2 @ width**2], width**2]))
+    covariance[0, 1:] = covariance[1:, 0] = follow * width**2
+    calibrated = Fit(names, tuple(mean), tuple(mean), tuple(map(tuple, covariance.tolist())), 1.0, 100)
+    vm = vm_of(prior=prior_of(), cores=64, calibration=measured(cpu_cores=calibrated))
+    drawn = parameters([vm], KEYS, 20_000)[0]
+    assert [drawn[0][name] for name in names] == list(mean)
+    sets = np.column_stack([drawn[name][1:] for name in names])
+    assert (sets > 0).all()
+    assert np.sqrt((sets[:, 1:] ** 2).mean(axis=0)) == pytest.approx(width, rel=0.03)
+    assert sets[:, 1:].mean(axis=0) == pytest.approx(width * np.sqrt(2 / np.pi), rel=0.03), "half-normal"
+    assert sets @ load == pytest.approx(np.full(20_000, load @ mean), rel=1e-3)

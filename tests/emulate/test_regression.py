@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adumbra.emulate.calibration.regression import (
+    _covariance,
     INNER_80,
     Belief,
     Law,
@@ -158,3 +159,41 @@ def test_misfit_is_shared_by_all_costs() -> None:
     _, sd = law.predict(counts, np.array([0.0]))
     whole = counts @ law.total_covariance() @ counts.T
     assert sd[0] == pytest.approx(1.1) == pytest.approx(float(np.sqrt(whole[0, 0])))
+
+
+def bytes_only(seed: int, rows: int = 400) -> Sample:
+    """Rows of which only the bytes out cost anything, and those of short answers less than others: a request's cost is at zero."""
+    return made(seed, rows, cv=0.3, costs=np.array([0.002, 0, -5e-5, 0, 2e-7, 0]))
+
+
+def test_a_cost_of_nothing_may_be_something_and_the_others_make_room_for_it() -> None:
+    law = fit(bytes_only(1), belief())
+    sd = np.sqrt(np.diag(law.covariance))
+    nothing = law.mean == 0
+    assert nothing[2]
+    assert (sd[nothing] > 0).all()
+    typical = bytes_only(1).counts.mean(axis=0)
+    use = float(typical @ law.mean)
+    assert 0.0005 < sd[2] * typical[2] / use < 0.1, "less than a tenth of the use, or rows would have shown it"
+    assert law.covariance[2, 4] < 0
+    assert np.sqrt(typical @ law.covariance @ typical) < 0.02 * use
+
+
+def test_the_width_of_a_cost_of_nothing_is_that_of_the_normal_which_is_cut_off() -> None:
+    """Against draws, by plain rejection, of a normal with the form's curvature; each cost of nothing by itself, the other left."""
+    rng = np.random.default_rng(2)
+    left = rng.standard_normal((30, 4)) + 0.5
+    curvature = left.T @ left
+    free = np.array([True, False, True, False])
+    found = _covariance(curvature, free)
+    for held in (1, 3):
+        alone = free.copy()
+        alone[held] = True
+        among = np.ix_(alone, alone)
+        whole = rng.multivariate_normal(np.zeros(3), np.linalg.inv(curvature[among]), 200_000)
+        at = int(alone[:held].sum())
+        kept = whole[whole[:, at] >= 0]
+        assert found[held, held] == pytest.approx((kept[:, at] ** 2).mean(), rel=0.02)
+        assert found[held, 0] == pytest.approx((kept[:, at] * kept[:, 0]).mean(), abs=0.01 * np.sqrt(found[held, held] * found[0, 0]))
+    assert np.linalg.eigvalsh(found).min() > 0
+    assert _covariance(curvature, np.ones(4, np.bool_)) == pytest.approx(np.linalg.inv(curvature))

@@ -65,8 +65,8 @@ def parameters(vms: Sequence[EmulatedVm], keys: NDArray[np.uint64], sets: int) -
     the first of them don't depend on how many there are.
 
     From a prior: each figure times exp(N(0, costs)) of its own, and times exp(N(0, s)) of its resource, the prior's spread.
-    From a calibration: normal, of the fit's mean and covariance, truncated at zero by drawing again (what is still below
-    zero after 64 draws is put to zero); memory also times a lognormal of mean 1 with the fit's noise.
+    From a calibration: normal, of the fit's mean and covariance, truncated at zero: what is nothing by the fit is folded, the rest,
+    which follows it, drawn again (and after 64 draws put to zero); memory also times a lognormal of mean 1 with the fit's noise.
     """
     drawn = np.empty((len(vms), 1 + sets), PARAMETERS)
     for first in range(0, len(vms), _AT_ONCE):
@@ -141,17 +141,31 @@ def _fits(calibration: VmCalibration | None) -> dict[str, Fit]:
 
 def _truncated(fit: Fit, key: int, stream: int, sets: int) -> Floats:
     """`sets` draws of a fit's parameters, none below zero, float64[sets, P]."""
-    mean = np.array(fit.mean, np.float64)
-    values, vectors = np.linalg.eigh(np.array(fit.covariance, np.float64))
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    covariance = np.array(fit.covariance, np.float64)
+    sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    unit = np.where(sd > 0, sd, 1.0)  # so that nanoseconds a byte and cores stand on one scale
+    mean, covariance = np.array(fit.mean, np.float64) / unit, covariance / np.outer(unit, unit)
+    above = mean > 0
+    nothing, beside = covariance[np.ix_(~above, ~above)], covariance[np.ix_(above, ~above)]
+    follow = beside @ np.linalg.pinv(nothing, hermitian=True)
+    roots = _root(nothing), _root(covariance[np.ix_(above, above)] - follow @ beside.T)
     drawn = np.empty((sets, len(mean)))
     missing: NDArray[np.bool_] = np.ones(sets, np.bool_)
     for attempt in range(_TRIES):
-        drawn[missing] = (mean + _normals(key, stream, attempt, (sets, len(mean))) @ root.T)[missing]
+        normals, tried = _normals(key, stream, attempt, drawn.shape), np.empty_like(drawn)
+        tried[:, ~above] = np.abs(normals[:, ~above] @ roots[0].T)
+        tried[:, above] = mean[above] + tried[:, ~above] @ follow.T + normals[:, above] @ roots[1].T
+        drawn[missing] = tried[missing]
         missing = np.asarray((drawn < 0).any(axis=1))
         if not missing.any():
             break
-    return np.maximum(drawn, 0.0)
+    return np.maximum(drawn, 0.0) * unit
+
+
+def _root(covariance: Floats) -> Floats:
+    """A matrix R with R R' the covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def _normals(key: int, stream: int, attempt: int, shape: tuple[int, int]) -> Floats:

@@ -75,7 +75,8 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """Fitted costs: mean float64[P] >= 0, covariance float64[P, P] of them, given the data.
+    """Fitted costs: mean float64[P] >= 0, the most probable ones, and covariance float64[P, P] of them about it, given the data. A
+    cost of nothing has a width too: that of a normal of which half is cut off (see _posterior).
 
     noise: coefficient of variation of one amount of work; misfit: of the whole, for as long as a row and longer, that the
     law doesn't explain. level, looseness: what the data said of the belief: all of it times so much, each by so much.
@@ -223,7 +224,15 @@ def scattered(law: Law, belief: Belief, rows: Sample, said: Floats) -> Law:
 
 
 def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
-    """The costs that are most probable for rows of these weights (1 / variance), at the most probable level and looseness."""
+    """The costs that are most probable for rows of these weights (1 / variance), at the most probable level and looseness.
+
+    Their covariance is that of a normal with the curvature that there is at them, of which what lies below zero is cut off. Of
+    costs above zero that is the inverse of theirs. Each cost that is nothing is a half-normal: its variance about zero is the
+    inverse of its curvature with the other costs of nothing left there and those above zero following (Schur's complement), and as
+    these follow, what rows pay in all stays what it is. The slope at zero isn't heeded. It says how far below zero the rows would
+    have the cost, so it would make the width less; but costs are stand-ins, and a slope that is many standard deviations says
+    that the law is wrong rather than that a cost is surely nothing.
+    """
     counts, used = sample.counts, sample.used
     weighed = counts * weights[:, None]
     gram, moment, power = weighed.T @ counts, weighed.T @ used, float(weights @ used**2)
@@ -243,10 +252,21 @@ def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
     # in units of sd, so that nanoseconds a byte and cores stand on one scale
     inner = _in_units(gram, sd)
     scaled = least_squares(inner, moment * sd + centre / sd)
-    free = scaled > 0
-    covariance = np.zeros_like(inner)
-    covariance[np.ix_(free, free)] = np.linalg.inv(inner[np.ix_(free, free)])
-    return Law(scaled * sd, covariance * np.outer(sd, sd), 1.0, 0.0, level, looseness)
+    return Law(scaled * sd, _covariance(inner, scaled > 0) * np.outer(sd, sd), 1.0, 0.0, level, looseness)
+
+
+def _covariance(curvature: Floats, free: NDArray[np.bool_]) -> Floats:
+    """Of costs at the minimum of a form of this curvature, float64[P, P]: those that are free, and those held at zero."""
+    held = ~free
+    known = np.linalg.inv(curvature[np.ix_(free, free)])
+    follow = -known @ curvature[np.ix_(free, held)]  # float64[free, held]: what the free ones do as a held one rises
+    width = np.diag(1.0 / (np.diag(curvature)[held] + np.einsum("fh,fh->h", curvature[np.ix_(free, held)], follow)))
+    covariance = np.empty_like(curvature)
+    covariance[np.ix_(free, free)] = known + follow @ width @ follow.T
+    covariance[np.ix_(free, held)] = follow @ width
+    covariance[np.ix_(held, free)] = (follow @ width).T
+    covariance[np.ix_(held, held)] = width
+    return covariance
 
 
 def _evidence(gram: Floats, moment: Floats, power: float, centre: Floats, sd: Floats) -> float:
