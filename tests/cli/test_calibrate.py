@@ -66,14 +66,35 @@ def test_a_calibration_from_file_to_table_and_back(home: Path) -> None:
     assert told["network"] == "lab"
     (web,) = told["vms"]
     assert web["fits"]["cpu_cores"]["error_after"] < 0.1
+    assert "taken as measured on m7i.large, as declared (core speed 1): web" in run.stderr
     assert "Calibrated 1 of 1 VMs" in adumbra(home, "events", "lab").stdout
     assert "follows its roles' priors" in adumbra(home, "calibrate", "lab", "--reset").stdout
+
+
+def test_an_update_says_what_it_went_on_from_and_what_that_was_worth(home: Path) -> None:
+    lines = (home.parent / "use.csv").read_text().splitlines()
+    early, later = home.parent / "early.csv", home.parent / "later.csv"
+    early.write_text("\n".join(lines[:201]) + "\n")
+    later.write_text("\n".join([lines[0], *lines[201:]]) + "\n")
+    assert "nothing to go on from" in adumbra(home, "calibrate", "lab", str(early), "--update", status=2).stderr
+    first = json.loads(adumbra(home, "calibrate", "lab", str(early), "--measured-on", "0.5", "--output", "json").stdout)
+    run = adumbra(home, "calibrate", "lab", str(later), "--update")
+    assert f"calibration {first['version'] + 1}, which goes on from {first['version']}" in run.stdout
+    assert "web  cpu_cores   300" in run.stdout
+    assert "100 new rows; the same traffic takes about what the last calibration said" in run.stderr
+    assert "taken as measured on cores of the given speed (core speed 0.5): web" in run.stderr
+    assert "300 stored rows emulated anew" in run.stderr
+    assert "nothing is later" in adumbra(home, "calibrate", "lab", str(later), "--update", status=2).stderr
+    adumbra(home, "calibrate", "lab", "--reset")
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
         ((), "one thing at a time"),
+        (("--from-traffic", "--update"), "--update goes on with later use; give it"),
+        (("--reset", "--measured-on", "2"), "--measured-on says on what use was measured"),
+        (("USE", "--measured-on", "fast"), "no current instance type 'fast'"),
         (("USE", "--reset"), "one thing at a time"),
         (("none.csv",), "No such file"),
         (("USE", "--train-share", "99%"), "leaves too little"),

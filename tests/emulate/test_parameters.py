@@ -226,7 +226,7 @@ def test_spread_at_its_ends(vm_of, prior_of, mean, sd, want):
 
 
 def test_costs_that_are_nothing_by_the_fit_are_something_in_the_sets_and_what_rows_pay_in_all_stays(vm_of, prior_of):
-    """All the work is held for that of the bytes out, by rows that tell the costs apart badly: each set has some of the others'."""
+    """All the work is held for that of the bytes out, by rows that tell costs apart badly: each set has some of the others'."""
     names = ("byte_out_s", "connection_s", "request_s", "byte_in_s", "packet_s", "wake_s")
     load, share = np.array([1e5, 3, 10, 4e3, 100, 5]), 0.01  # a second's counts; of the use, what each cost may come to
     mean = np.array([1e-6, 0, 0, 0, 0, 0])

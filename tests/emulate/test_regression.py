@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adumbra.emulate.calibration.regression import (
-    _covariance,
     INNER_80,
     Belief,
     Law,
     Sample,
+    _covariance,
     fit,
     fit_level,
     least_squares,
@@ -162,7 +162,7 @@ def test_misfit_is_shared_by_all_costs() -> None:
 
 
 def bytes_only(seed: int, rows: int = 400) -> Sample:
-    """Rows of which only the bytes out cost anything, and those of short answers less than others: a request's cost is at zero."""
+    """Rows of which only the bytes out cost anything, those of short answers less than others: a request's cost is at zero."""
     return made(seed, rows, cv=0.3, costs=np.array([0.002, 0, -5e-5, 0, 2e-7, 0]))
 
 
@@ -180,7 +180,7 @@ def test_a_cost_of_nothing_may_be_something_and_the_others_make_room_for_it() ->
 
 
 def test_the_width_of_a_cost_of_nothing_is_that_of_the_normal_which_is_cut_off() -> None:
-    """Against draws, by plain rejection, of a normal with the form's curvature; each cost of nothing by itself, the other left."""
+    """Against draws, by plain rejection, of a normal with that curvature: each cost of nothing by itself."""
     rng = np.random.default_rng(2)
     left = rng.standard_normal((30, 4)) + 0.5
     curvature = left.T @ left
@@ -194,6 +194,7 @@ def test_the_width_of_a_cost_of_nothing_is_that_of_the_normal_which_is_cut_off()
         at = int(alone[:held].sum())
         kept = whole[whole[:, at] >= 0]
         assert found[held, held] == pytest.approx((kept[:, at] ** 2).mean(), rel=0.02)
-        assert found[held, 0] == pytest.approx((kept[:, at] * kept[:, 0]).mean(), abs=0.01 * np.sqrt(found[held, held] * found[0, 0]))
+        little = 0.01 * np.sqrt(found[held, held] * found[0, 0])
+        assert found[held, 0] == pytest.approx((kept[:, at] * kept[:, 0]).mean(), abs=little)
     assert np.linalg.eigvalsh(found).min() > 0
     assert _covariance(curvature, np.ones(4, np.bool_)) == pytest.approx(np.linalg.inv(curvature))

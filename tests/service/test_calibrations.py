@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from adumbra.schema.calibration import MeasuredOn
 from adumbra.schema.errors import InputError, TooLittleDataError
 from adumbra.schema.metrics import METRICS, NAMES, Provenance
 from adumbra.schema.records import NANOSECONDS, MetricBatch, SeriesQuery
@@ -56,12 +58,16 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
         yield opened
 
 
-def usage_of(batch: MetricBatch, path: Path, *, shift_s: float = 0, rows: int | None = None, cores: float | None = None) -> str:
+def usage_of(
+    batch: MetricBatch, path: Path, *, shift_s: float = 0, rows: int | None = None, cores: float | None = None, first: int = 0,
+    factor: float = 1.0,
+) -> str:  # fmt: skip
+    """Use of `web`, in a file: from row `first` on, each request at `factor` times its cost."""
     rng = np.random.default_rng(8)
     lines = ["vm,time,cpu_cores,memory_bytes"]
-    for t in range(len(batch) if rows is None else rows):
+    for t in range(first, len(batch) if rows is None else rows):
         requests = float(batch.columns["requests"][t, 0])
-        used = IDLE_CORES + REQUEST_S * requests * max(0.1, 1 + 0.5 * rng.standard_normal() / max(requests, 1) ** 0.5)
+        used = IDLE_CORES + factor * REQUEST_S * requests * max(0.1, 1 + 0.5 * rng.standard_normal() / max(requests, 1) ** 0.5)
         held = BASE_BYTES + CONNECTION_BYTES * requests
         lines.append(f"web,{START_S + t + shift_s},{used if cores is None else cores},{held}")
     path.write_text("\n".join(lines) + "\n")
@@ -191,3 +197,154 @@ def test_where_only_traffic_is_seen_response_times_correct_a_little_and_say_how_
     assert "at low load the median response takes 6 ms" in fit.changed[0]
     assert fit.mean[2] > fit.before[2]
     assert fit.covariance[2][2] ** 0.5 > 0.3 * fit.mean[2]
+
+
+def test_an_update_goes_on_with_later_use_and_says_what_it_was_worth(workspace: Workspace, tmp_path: Path) -> None:
+    batch = traffic(1200)
+    workspace.metrics.write(batch)
+    first = calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "a.csv", rows=600), now)
+    later = usage_of(batch, tmp_path / "b.csv", first=500, factor=1.6)
+    found = calibrations.update_from(workspace, "lab", later, now)
+    (web,) = found.calibration.vms
+    fit, was = web.fits["cpu_cores"], first.calibration.vms[0].fits["cpu_cores"]
+    assert (found.version, found.calibration.follows) == (2, 1)
+    assert fit.rows == 1200
+    assert fit.error_before is not None
+    assert fit.error_after is not None
+    assert fit.error_before == pytest.approx(0.6 * 0.08 / (0.02 + 1.6 * 0.08), abs=0.08)
+    assert fit.error_after < 0.1
+    one_second = np.array([1.0, 20 // 3, 20, 8000, 60_000, 140])
+    assert one_second @ np.array(was.mean) == pytest.approx(IDLE_CORES + 20 * REQUEST_S, rel=0.05)
+    assert one_second @ np.array(fit.mean) == pytest.approx(IDLE_CORES + 20 * 1.6 * REQUEST_S, rel=0.1)
+    assert (found.calibration.start_ns, found.calibration.end_ns) == (START_S * NANOSECONDS, (START_S + 1200) * NANOSECONDS)
+    assert "100 rows were left out: the calibration had learned from their time already" in found.calibration.notes
+    assert calibrations.shown(workspace, "lab") == replace(found, judged={}), "kept whole, what an update goes on from too"
+    assert workspace.state.events("lab")[0].message == f"Brought up to date 1 of 2 VMs by {later}."
+
+
+def test_an_update_needs_something_to_go_on_from_and_later_use(workspace: Workspace, tmp_path: Path) -> None:
+    batch = traffic(1200)
+    workspace.metrics.write(batch)
+    early = usage_of(batch, tmp_path / "a.csv", rows=600)
+    with pytest.raises(InputError, match="nothing to go on from"):
+        calibrations.update_from(workspace, "lab", early, now)
+    calibrations.from_traffic(workspace, "lab", now)
+    with pytest.raises(InputError, match="nothing to go on from"):
+        calibrations.update_from(workspace, "lab", early, now)
+    calibrations.from_usage(workspace, "lab", early, now)
+    with pytest.raises(InputError, match=r"until 2023-11-14T22:23:20Z.*nothing is later"):
+        calibrations.update_from(workspace, "lab", early, now)
+    assert workspace.state.calibration("lab").version == 2  # type: ignore[union-attr]
+    (tmp_path / "after.csv").write_text(
+        f"vm,time,cpu_cores\nweb,{START_S + 2000},1\nweb,{START_S + 2010},1\nweb,{START_S + 1195},1\nweb,{START_S + 2020},1\n"
+    )
+    with pytest.raises(TooLittleDataError, match="web: as it was: no traffic was observed while it was measured"):
+        calibrations.update_from(workspace, "lab", str(tmp_path / "after.csv"), now)
+
+
+def test_an_update_that_was_killed_before_time_was_emulated_is_finished_by_the_same_one(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    batch = traffic(1200)
+    workspace.metrics.write(batch)
+    calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "a.csv", rows=600), now)
+    calibrations.reemulate(workspace, "lab", now)
+    later = usage_of(batch, tmp_path / "b.csv", first=600)
+    found = calibrations.update_from(workspace, "lab", later, now)
+    assert calibrations.is_stale(workspace, "lab")
+    again = calibrations.update_from(workspace, "lab", later, now)
+    assert (again.version, again.calibration) == (found.version, found.calibration)
+    calibrations.reemulate(workspace, "lab", now)
+    with pytest.raises(InputError, match="nothing is later"):
+        calibrations.update_from(workspace, "lab", later, now)
+
+
+def test_memory_is_learned_with_what_came_before_it_was_measured(workspace: Workspace, tmp_path: Path) -> None:
+    """db's cache is the sum of what came since watching began. Measured for the last third only, it is emulated as it was."""
+    batch = traffic(900)
+    workspace.metrics.write(batch)
+    db = emulated_vms(networks.get(workspace, "lab"))[1]
+    memory = db.prior.memory
+    requests = np.cumsum(batch.columns["requests"][:, 1])
+    held = 3 * memory.base_bytes + 4 * memory.cache_bytes * -np.expm1(
+        -requests * memory.cache_request_bytes / memory.cache_bytes
+    )
+    held = held + memory.connection_bytes * batch.columns["connections_active"][:, 1]
+    lines = [f"db,{START_S + t},{held[t]}" for t in range(600, 900)]
+    (tmp_path / "m.csv").write_text("\n".join(["vm,time,memory_bytes", *lines]) + "\n")
+    calibrations.from_usage(workspace, "lab", str(tmp_path / "m.csv"), now)
+    calibrations.reemulate(workspace, "lab", now)
+    emulated = workspace.metrics.read(SeriesQuery("lab", ("memory_bytes",), ("db",))).values["memory_bytes"][0]
+    assert emulated == pytest.approx(held, rel=0.05)
+
+
+SPEEDS = [
+    (None, 1.0, "m7i.large, as declared"),
+    ("m5n.large", 0.76, "m5n.large"),
+    ("0.5", 0.5, "cores of the given speed"),
+]
+
+
+@pytest.mark.parametrize(("given", "speed", "what"), SPEEDS)
+def test_use_is_taken_for_that_of_the_cores_that_it_was_measured_on(
+    workspace: Workspace, tmp_path: Path, given: str | None, speed: float, what: str
+) -> None:
+    """Half as fast cores take twice the time for the same work: what a reference core takes is what was measured, times their
+    speed. What is used at rest is cores.
+    """
+    batch = traffic()
+    workspace.metrics.write(batch)
+    networks.update(workspace, SPEC.replace("role: nginx,", "role: nginx, type: m7i.large,"), "lab.yaml", now())
+    usage = usage_of(batch, tmp_path / "u.csv")
+    found = calibrations.from_usage(workspace, "lab", usage, now, measured_on=given)
+    web = found.calibration.vms[0]
+    assert web.measured_on == MeasuredOn(speed, what)
+    second = np.array([0.0, 20 // 3, 20, 8000, 60_000, 140])
+    assert second @ np.array(web.fits["cpu_cores"].mean) == pytest.approx(20 * REQUEST_S * speed, rel=0.1)
+    shown = calibrations.shown(workspace, "lab")
+    assert shown is not None
+    assert shown.calibration.vms[0].measured_on == web.measured_on
+
+
+def test_an_update_takes_the_cores_that_the_calibration_took(workspace: Workspace, tmp_path: Path) -> None:
+    batch = traffic(1200)
+    workspace.metrics.write(batch)
+    early, later = usage_of(batch, tmp_path / "a.csv", rows=600), usage_of(batch, tmp_path / "b.csv", first=600)
+    calibrations.from_usage(workspace, "lab", early, now, measured_on="0.5")
+    fit = calibrations.update_from(workspace, "lab", later, now).calibration.vms[0]
+    assert fit.measured_on == MeasuredOn(0.5, "cores of the given speed")
+    assert fit.fits["cpu_cores"].error_before == pytest.approx(fit.fits["cpu_cores"].error_after, abs=0.03)
+
+
+def test_response_times_count_by_the_speed_of_what_answered(workspace: Workspace) -> None:
+    workspace.metrics.write(traffic())
+    costs = [
+        calibrations.from_traffic(workspace, "lab", now, measured_on=given).calibration.vms[0].fits["cpu_cores"].mean[2]
+        for given in (None, "0.5")
+    ]
+    assert costs[1] < 0.9 * costs[0]
+
+
+def test_where_donors_answer_it_is_said_that_their_cores_may_be_others(workspace: Workspace, tmp_path: Path) -> None:
+    batch = traffic()
+    workspace.metrics.write(batch)
+    networks.update(workspace, SPEC + "donors:\n  - {from: 192.168.7.0/24, to: 10.9.1.0/24}\n", "lab.yaml", now())
+    usage = usage_of(batch, tmp_path / "u.csv")
+    notes = calibrations.from_usage(workspace, "lab", usage, now).calibration.notes
+    assert any("the network has donors" in note and "--measured-on" in note for note in notes)
+    assert calibrations.from_usage(workspace, "lab", usage, now, measured_on="1").calibration.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ("m9z.large", "--measured-on: .*no current instance type.*or give a core's speed"),
+        ("0", "speed of 0"),
+        ("nan", "speed of"),
+    ],
+)
+def test_cores_that_there_are_not_are_refused(workspace: Workspace, tmp_path: Path, given: str, what: str) -> None:
+    batch = traffic()
+    workspace.metrics.write(batch)
+    with pytest.raises(InputError, match=what):
+        calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "u.csv"), now, measured_on=given)

@@ -32,6 +32,18 @@ def calibrate(  # noqa: PLR0917 (options of a command)
     from_traffic: Annotated[
         bool, typer.Option("--from-traffic", help="Learn from observed response times, where nothing was measured.")
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Go on from the last calibration with later USAGE; what is older fades.")
+    ] = False,
+    measured_on: Annotated[
+        str | None,
+        typer.Option(
+            "--measured-on",
+            help="What it was measured on: a type, or a core's speed in reference cores. Default: the declared type.",
+            show_default=False,
+            metavar="TYPE|SPEED",
+        ),
+    ] = None,
     train_share: Annotated[
         str, typer.Option("--train-share", help="Share of the time that is fitted when the error is told.", show_default=True)
     ] = "33%",
@@ -44,6 +56,10 @@ def calibrate(  # noqa: PLR0917 (options of a command)
 
     if sum((usage is not None, show_it, reset, from_traffic)) != 1:
         raise InputError("one thing at a time", f"give one of: adumbra calibrate {name} USAGE, --from-traffic, --show, --reset")
+    if update and usage is None:
+        raise InputError("--update goes on with later use", f"give it: adumbra calibrate {name} USAGE --update")
+    if measured_on is not None and (show_it or reset):
+        raise InputError("--measured-on says on what use was measured", "give it with USAGE, or with --from-traffic")
     share = asked(parse_share, train_share, "--train-share")
     if not 0.05 <= share <= 0.95:
         raise InputError(f"--train-share: {train_share} leaves too little on one side", "give 5% to 95%")
@@ -61,11 +77,16 @@ def calibrate(  # noqa: PLR0917 (options of a command)
                 if reset:
                     found = None
                     changed = calibrations.reset(opened, name, now_ns)
-                elif from_traffic:
-                    found, changed = calibrations.from_traffic(opened, name, now_ns, progress), True
                 else:
-                    assert usage is not None
-                    found, changed = calibrations.from_usage(opened, name, usage, now_ns, progress, train_share=share), True
+                    changed = True
+                    if usage is None:
+                        found = calibrations.from_traffic(opened, name, now_ns, progress, measured_on=measured_on)
+                    elif update:
+                        found = calibrations.update_from(opened, name, usage, now_ns, progress, measured_on=measured_on)
+                    else:
+                        found = calibrations.from_usage(
+                            opened, name, usage, now_ns, progress, train_share=share, measured_on=measured_on
+                        )
                 rows = calibrations.reemulate(opened, name, now_ns, progress) if changed else 0
             if rows:
                 say(f"{rows:,} stored rows emulated anew")
@@ -95,20 +116,26 @@ def calibration_table(found: Calibrated) -> RenderableType:
             )
         rows.extend((vm.vm, resource, "-", "-", "-", "-") for resource in vm.refused)
     columns = ("VM", "resource", "rows", "error before", "after", "in the 80 %")
+    follows = found.calibration.follows
     caption = "errors: median |predicted - measured| / measured on time the fit had not seen"
-    return table_of(
-        f"{found.calibration.network}: calibration {found.version}", columns, rows, caption, text=frozenset({"resource"})
-    )
+    if follows is not None:
+        caption += f"; before: by calibration {follows}; after: each step told by what was learned before it"
+    title = f"{found.calibration.network}: calibration {found.version}"
+    if follows is not None:
+        title += f", which goes on from {follows}"
+    return table_of(title, columns, rows, caption, text=frozenset({"resource"}))
 
 
 def lines(calibration: Calibration) -> list[str]:
-    """What changed, VM by VM, in lines to read; then what was mended or left out."""
+    """What changed, VM by VM, in lines to read; then on what it was measured, and what was mended or left out."""
+    from adumbra.service import measured_on
+
     told = []
     for vm in calibration.vms:
         for resource, fit in vm.fits.items():
             told.append(f"{vm.vm}, {resource}: {_sentence(fit)}")
         told.extend(f"{vm.vm}, {resource}: nothing learned, {why}" for resource, why in vm.refused.items())
-    return told + [f"note: {note}" for note in calibration.notes]
+    return told + measured_on.told(calibration.vms) + [f"note: {note}" for note in calibration.notes]
 
 
 def _sentence(fit: Fit) -> str:

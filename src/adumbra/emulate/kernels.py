@@ -284,9 +284,7 @@ def _cell(
             first_out, first_after, alike = out, after, left == came and _count(offered) == came
         run.tx_backlog_bytes, run.tx_credit_bytes, tx_carried = after
         shares = (rx_carried * (1.0 - refused), tx_carried * (1.0 - refused) if n == 0 else tx_carried)
-        _write_rest(
-            vm, figures[s], run, cell, done_ns, left * cell.stands_for, shares, holding, elapsed_ns, length_ns, rows[s]
-        )
+        _write_rest(vm, figures[s], run, cell, done_ns, left * cell.stands_for, shares, holding, elapsed_ns, length_ns, rows[s])
         _write_latencies(times_ns, rest_ns[at], late_ns[:late], offered, values, rows[s])
         if vm.jobs > 0:
             _hand_over(run, places, rest_ns[at], offered)

@@ -38,8 +38,8 @@ PARAMETERS = np.dtype(
 """One set of a VM's parameters, by the names of roles.RolePrior; server_cores: the cores that each server stands for."""
 
 STATE = np.dtype([(name, np.float64) for name in ("rx_backlog_bytes", "rx_credit_bytes", "connections", "peers", "gone_peers")])
-"""What a VM carries on that is the same in all its sets: the link in, connections whose memory is in use, clients that are there, and
-that are remembered."""
+"""What a VM carries on that is the same in all its sets: the link in, connections whose memory is in use, clients that are
+there, and that are remembered."""
 
 RUN = np.dtype(
     [

@@ -40,19 +40,19 @@ def remember(held, peers, elapsed_ns, session_ns):
 
 @compiled
 def cached(requests, request_bytes, most_bytes):
-    """What a cache holds after so many requests: see roles.MemoryPrior. With request_bytes 1 and most_bytes the requests that it
-    has room for: how many of the requests weren't seen before.
+    """What a cache holds after so many requests: see roles.MemoryPrior. With request_bytes 1 and most_bytes the requests that
+    it has room for: how many of the requests weren't seen before.
     """
     return -most_bytes * math.expm1(-requests * request_bytes / most_bytes) if most_bytes > 0.0 else 0.0
 
 
 @compiled
 def hold(held, asked, elapsed_ns, connections, peers, requests, release_ns, session_ns, room, out):
-    """What a VM's memory is held for in intervals in turn: writes out float64[k, 4], by schema.calibration.HOLDINGS. Memory is the
-    sum of these times what each of them holds.
+    """What a VM's memory is held for in intervals in turn: writes out float64[k, 4], by schema.calibration.HOLDINGS. Memory is
+    the sum of these times what each of them holds.
 
-    elapsed_ns float64[k]: since the last one's end; connections, peers, requests float64[k]; asked: requests before; room: for how
-    many requests the cache has room. Gives the requests up to the end.
+    elapsed_ns float64[k]: since the last one's end; connections, peers, requests float64[k]; asked: requests before; room: for
+    how many requests the cache has room. Gives the requests up to the end.
     """
     for i in range(len(elapsed_ns)):
         asked += requests[i]

@@ -42,8 +42,8 @@ _OF_RESOURCE: Mapping[str, str] = {"cpu_cores": "cpu", "memory_gb": "memory", "s
 def believed(prior: RolePrior, calibration: VmCalibration | None) -> RolePrior:
     """The prior with what was measured in its place: means for figures, and a request's noise for its variation.
 
-    Costs that a fit has no name for are 0: it explained all of the use without them. A cache keeps the room that the prior gives
-    it, in requests, as the fit assumed: its bound grows or shrinks with what a request leaves in it.
+    Costs that a fit has no name for are 0: it explained all of the use without them. A cache keeps the room that the prior
+    gives it, in requests, as the fit assumed: its bound grows or shrinks with what a request leaves in it.
     """
     fits = _fits(calibration)
     if not fits:
@@ -65,8 +65,9 @@ def parameters(vms: Sequence[EmulatedVm], keys: NDArray[np.uint64], sets: int) -
     the first of them don't depend on how many there are.
 
     From a prior: each figure times exp(N(0, costs)) of its own, and times exp(N(0, s)) of its resource, the prior's spread.
-    From a calibration: normal, of the fit's mean and covariance, truncated at zero: what is nothing by the fit is folded, the rest,
-    which follows it, drawn again (and after 64 draws put to zero); memory also times a lognormal of mean 1 with the fit's noise.
+    From a calibration: normal, of the fit's mean and covariance, truncated at zero: what is nothing by the fit is folded; the
+    rest follows it, and is drawn again where it is below zero (and after 64 draws put to zero). Memory also times a lognormal
+    of mean 1 with the fit's noise.
     """
     drawn = np.empty((len(vms), 1 + sets), PARAMETERS)
     for first in range(0, len(vms), _AT_ONCE):

@@ -46,7 +46,7 @@ class CpuPrior(_Figures):
 
 
 class MemoryPrior(_Figures):
-    """Bytes of the software at rest and per open connection; seconds over which what a closed one held is given back (0: at once).
+    """Bytes of the software at rest and per open connection; seconds over which a closed one's are given back (0: at once).
 
     session_bytes: kept for each client (peer) for session_s after it was last there. A cache grows by cache_request_bytes
     with each request that is not in it, up to cache_bytes: cache_bytes x (1 - exp(-requests x cache_request_bytes /

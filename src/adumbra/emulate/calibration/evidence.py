@@ -23,8 +23,8 @@ _COVERED = 0.999  # of a row's time that must have been watched
 @dataclass(frozen=True, slots=True)
 class MeasuredVm:
     """What was measured of a VM: use of a row is the mean over [start_ns, start_ns + length_s); resource -> float64[n], NaN:
-    not measured. start_ns int64[n], increasing by length_s at least. core_speed: of one of the cores that it was measured on, in
-    reference cores; these needn't be those that the VM is declared with.
+    not measured. start_ns int64[n], increasing by length_s at least. core_speed: of one of the cores that it was measured on,
+    in reference cores; these needn't be those that the VM is declared with.
     """
 
     vm: str
@@ -98,7 +98,7 @@ class _Rows:
         self._counts = np.zeros((size, len(COSTS)))
         self._held = np.zeros((size, len(HOLDINGS)))
         self._works, self._seen_s, self._unsure = np.zeros(size), np.zeros(size), np.zeros(size)
-        # Costs are seconds on a reference core; on the measured ones work is shorter by their speed. At rest it is cores that are told.
+        # Costs are seconds on a reference core; on those measured work is shorter by their speed. At rest, cores are told.
         self._per = np.array([1.0, *(1.0 / measured.core_speed for _ in COSTS[1:])])
 
     def add(self, start_ns: Ints, counts: Floats, works: Floats, held: Floats, unsure: np.ndarray) -> None:

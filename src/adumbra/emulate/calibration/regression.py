@@ -75,8 +75,8 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """Fitted costs: mean float64[P] >= 0, the most probable ones, and covariance float64[P, P] of them about it, given the data. A
-    cost of nothing has a width too: that of a normal of which half is cut off (see _posterior).
+    """Fitted costs: mean float64[P] >= 0, the most probable, and covariance float64[P, P] of them about it, given the rows.
+    A cost of nothing has a width too: that of a normal of which half is cut off (see _posterior).
 
     noise: coefficient of variation of one amount of work; misfit: of the whole, for as long as a row and longer, that the
     law doesn't explain. level, looseness: what the data said of the belief: all of it times so much, each by so much.
@@ -100,7 +100,12 @@ class Law:
 
     def total_covariance(self) -> Floats:
         """The covariance with the misfit in it, as an error that all costs share: what sampled parameters should vary by."""
-        return np.asarray(self.covariance + self.misfit**2 * np.outer(self.mean, self.mean))
+        return with_misfit(self.mean, self.covariance, self.misfit)
+
+
+def with_misfit(mean: Floats, covariance: Floats, misfit: float) -> Floats:
+    """A covariance of costs with what the law doesn't explain in it, as an error that they share: float64[P, P]."""
+    return np.asarray(covariance + misfit**2 * np.outer(mean, mean))
 
 
 def least_squares(gram: Floats, moment: Floats) -> Floats:
@@ -228,16 +233,16 @@ def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
 
     Their covariance is that of a normal with the curvature that there is at them, of which what lies below zero is cut off. Of
     costs above zero that is the inverse of theirs. Each cost that is nothing is a half-normal: its variance about zero is the
-    inverse of its curvature with the other costs of nothing left there and those above zero following (Schur's complement), and as
-    these follow, what rows pay in all stays what it is. The slope at zero isn't heeded. It says how far below zero the rows would
-    have the cost, so it would make the width less; but costs are stand-ins, and a slope that is many standard deviations says
-    that the law is wrong rather than that a cost is surely nothing.
+    inverse of its curvature with the other costs of nothing left there and those above zero following (Schur's complement);
+    as these follow, what rows pay in all stays what it is. The slope at zero isn't heeded. It says how far below zero the rows
+    would have the cost, so it would make the width less; but costs are stand-ins, and a slope that is many standard deviations
+    says that the law is wrong rather than that a cost is surely nothing.
     """
     counts, used = sample.counts, sample.used
     weighed = counts * weights[:, None]
     gram, moment, power = weighed.T @ counts, weighed.T @ used, float(weights @ used**2)
-    share = used.mean() / np.maximum(counts.mean(axis=0), 1e-300)
-    floor = np.where(counts.max(axis=0) > 0, FLOOR * share, 0.0)
+    paid = counts.mean(axis=0)
+    floor = np.where(paid > 0, FLOOR * used.mean() / np.where(paid > 0, paid, 1.0), 0.0)
     best: tuple[float, float, float, Floats, Floats] | None = None
     for level in _LEVELS:
         centre = np.where(belief.moves, belief.mean * level, belief.mean)
