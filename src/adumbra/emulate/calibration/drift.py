@@ -82,9 +82,10 @@ def follow(state: Tracked, counts: Floats, used: float, works: float, wander: fl
     gain = spread / variance
     mean = np.maximum(state.mean + gain * bounded * np.sqrt(variance), 0.0)
     covariance = prior - np.outer(gain, spread)
+    shows = np.where(counts > 0, _SHARE * used / np.where(counts > 0, counts, 1.0), np.inf)
     return replace(
         state, mean=mean, covariance=0.5 * (covariance + covariance.T), surprise=surprise, rows=state.rows + 1,
-        scale=np.maximum(mean, np.minimum(state.scale, _SHARE * used / np.maximum(counts, 1e-300)) if used > 0 else 0.0),
+        scale=np.maximum(mean, np.minimum(state.scale, shows) if used > 0 else 0.0),
     )  # fmt: skip
 
 
