@@ -1,4 +1,5 @@
-"""How well emulated VMs tell the CPU and memory that real servers used: from the roles' priors, calibrated, and followed live.
+"""How well emulated VMs tell the CPU and memory that real servers used, and their response times: from the roles' priors,
+calibrated, and, for what they used, followed live.
 
 usage: python benchmarks/calibration.py [--home FOLDER] [--out docs/images/calibration.svg]
 Observes examples/shop and benchmarks/unseen (kept in FOLDER, so that a second run is quick), calibrates on the first third of
@@ -17,17 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from adumbra.emulate.calibration.calibrate import JUDGED_S, Judged
+from adumbra.emulate.calibration.calibrate import Judged
 from adumbra.emulate.calibration.regression import INNER_80
 from adumbra.emulate.calibration.response_times import fit_responses
+from adumbra.emulate.calibration.tasks import STEP_S
 from adumbra.emulate.parameters import PARAMETER_SETS
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import EmulatedNetwork
-from adumbra.schema.calibration import VmCalibration
+from adumbra.schema.calibration import Calibration
 from adumbra.schema.records import NANOSECONDS, SeriesQuery
 from adumbra.service import calibrations, networks, observations, replays
+from adumbra.service.measured_on import cores_of
 from adumbra.service.networks import Network
-from adumbra.service.usage import Usage, UsageVm, read_usage
+from adumbra.service.usage import UsageVm, read_usage
 from adumbra.service.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -39,14 +42,28 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One VM's resource: its held-out time, the prior's spread, and what the emulated VM used in each step of that time by what
-    was learned before it (float64[3, n]: central run, and the ends of its 80 % interval); none for memory."""
+    """One VM's resource: its held-out time; the same followed live, each step told by what was learned before it; the prior's
+    spread; and what the emulated VM used in each step of that time by what was learned before all of it (float64[3, n]: central
+    run, and the ends of its 80 % interval); none for memory."""
 
     vm: str
     resource: str
     judged: Judged
+    live: Judged
     spread: float
     carried: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """One VM's response times in steps of the held-out time: `of` is p50 or p99; observed float64[n]; by prior and calibrated
+    float64[3, n]: the emulated latency without the path's round trip, central, and the ends of its 80 % interval. In ms."""
+
+    vm: str
+    of: str
+    observed: np.ndarray
+    prior: np.ndarray
+    calibrated: np.ndarray
 
 
 def observed(workspace: Workspace, name: str, spec: Path, capture: Path) -> Network:
@@ -57,48 +74,77 @@ def observed(workspace: Workspace, name: str, spec: Path, capture: Path) -> Netw
     return networks.get(workspace, name)
 
 
-def judged(workspace: Workspace, share: float) -> list[Row]:
+def judged(workspace: Workspace, share: float) -> tuple[list[Row], list[Responses]]:
     rows: list[Row] = []
+    responses: list[Responses] = []
     for name, spec, capture in CASES:
         if not capture.exists():
             print(f"{capture} is not there: left out")
             continue
         network = observed(workspace, name, spec, capture)
-        addresses = {vm.name: vm.name for vm in network.vms}
-        usage = read_usage(capture.with_name("usage.csv"), addresses)
-        roles = {vm.name: vm.role for vm in network.vms}
-        learned: list[tuple[VmCalibration, dict[str, Judged]]] = calibrations.learn(
-            workspace, network, usage, lambda *_: None, share
-        )
-        known = carried(workspace, network, usage, {vm.vm: held_out for vm, held_out in learned})
+        usage = read_usage(capture.with_name("usage.csv"), {vm.name: vm.name for vm in network.vms})
+        roles, cores = {vm.name: vm.role for vm in network.vms}, cores_of(network, None)
+        learned = calibrations.learn(workspace, network, usage, cores, lambda *_: None, train_share=share)
+        begins = min(int(held_out["cpu_cores"].start_ns[0]) for _, held_out in learned)
+        before = replace(usage, vms=tuple(_until(vm, begins) for vm in usage.vms))
+        first = calibrations.learn(workspace, network, before, cores, lambda *_: None)
+        known = Calibration(name, "the time before", 0, begins, tuple(vm for vm, _ in first))
+        followed = calibrations.learn_on(workspace, network, usage, cores, lambda *_: None, known=known)
+        live = {(vm.vm, resource): one for vm, all_of in followed for resource, one in all_of.items()}
+        run = carried(workspace, network, known, {vm.vm: held_out for vm, held_out in learned})
         for vm, held_out in learned:
             for resource, one in held_out.items():
                 spread = bundled_priors().prior(roles[vm.vm]).spread
-                whole = spread.cpu if resource == "cpu_cores" else spread.memory
-                rows.append(Row(vm.vm, resource, one, math.hypot(whole, spread.costs), known.get((vm.vm, resource))))
+                whole = math.hypot(spread.cpu if resource == "cpu_cores" else spread.memory, spread.costs)
+                rows.append(Row(vm.vm, resource, one, live[vm.vm, resource], whole, run.get((vm.vm, resource))))
             for resource, why in vm.refused.items():
                 print(f"{vm.vm}, {resource}: {why}")
-    return rows
+        responses += answered(workspace, (name, spec, capture), known)
+    return rows, responses
+
+
+def answered(workspace: Workspace, case: tuple[str, Path, Path], known: Calibration) -> list[Responses]:
+    """Observed response times beside the emulated VMs' latencies, by the priors and calibrated, in the time after what a
+    calibration learned from. The capture is observed once more by VMs that follow it, so that each request comes when it came.
+    """
+    with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as again:
+        networks.create(again, case[1].read_text(), str(case[1]), time.time_ns())
+        again.state.save_calibration(case[0], known.to_dict(), "For a benchmark.", time.time_ns())
+        network = observed(again, *case)
+        by_prior, calibrated = (_latencies(each, network, known.end_ns) for each in (workspace, again))
+    found = []
+    for v, vm in enumerate(observations.emulated_vms(network)):
+        for of in ("p50", "p99"):
+            names = [f"latency_ms_{of}{end}" for end in ("", "_low", "_high")]
+            rtt_ms = vm.path.rtt_s * 1e3
+            prior, told = (np.stack([each[name][v] - rtt_ms for name in names]) for each in (by_prior, calibrated))
+            found.append(Responses(vm.name, of, by_prior[f"response_ms_{of}"][v], prior, told))
+    return found
+
+
+def _latencies(workspace: Workspace, network: Network, begins_ns: int) -> Mapping[str, np.ndarray]:
+    columns = [f"latency_ms_{of}{end}" for of in ("p50", "p99") for end in ("", "_low", "_high")]
+    names = tuple(vm.name for vm in network.vms)
+    end_ns = replays.span(workspace, network.name)[1]
+    query = SeriesQuery(network.name, (*columns, "response_ms_p50", "response_ms_p99"), names, begins_ns, end_ns, STEP_S)
+    return workspace.metrics.read(query).values
 
 
 def carried(
-    workspace: Workspace, network: Network, usage: Usage, judged: Mapping[str, Mapping[str, Judged]]
+    workspace: Workspace, network: Network, known: Calibration, judged: Mapping[str, Mapping[str, Judged]]
 ) -> dict[tuple[str, str], np.ndarray]:
-    """The CPU of VMs that are emulated in steps of JUDGED_S, calibrated by the use before the held-out time: VM and resource ->
+    """The CPU of VMs that are emulated in steps of STEP_S, calibrated by the use before the held-out time: VM and resource ->
     float64[3, n] in cores, central, low and high, at the steps of Judged."""
-    begins = min(one["cpu_cores"].start_ns[0] for one in judged.values())
-    before = replace(usage, vms=tuple(_until(vm, begins) for vm in usage.vms))
-    learned = {vm.vm: vm for vm, _ in calibrations.learn(workspace, network, before, lambda *_: None)}
-    vms = [replace(vm, calibration=learned[vm.name]) for vm in observations.emulated_vms(network) if vm.name in learned]
+    vms = [replace(vm, calibration=known.of(vm.name)) for vm in observations.emulated_vms(network) if known.of(vm.name)]
     span_ns = replays.span(workspace, network.name)
-    query = SeriesQuery(network.name, replays.COLUMNS, tuple(vm.name for vm in vms), *span_ns, JUDGED_S)
+    query = SeriesQuery(network.name, replays.COLUMNS, tuple(vm.name for vm in vms), *span_ns, STEP_S)
     intervals = replays.intervals_of(workspace.metrics.read(query))
     out = EmulatedNetwork(vms, observations.EMULATION_SEED, PARAMETER_SETS).emulate(intervals)
     found = {}
     for v, vm in enumerate(vms):
-        step_ns = round(JUDGED_S * NANOSECONDS)
+        step_ns = round(STEP_S * NANOSECONDS)
         at = np.searchsorted(intervals.start_ns // step_ns, judged[vm.name]["cpu_cores"].start_ns // step_ns)
-        columns = [out[f"cpu_seconds{end}"][at, v] / JUDGED_S for end in ("", "_low", "_high")]
+        columns = [out[f"cpu_seconds{end}"][at, v] / STEP_S for end in ("", "_low", "_high")]
         found[vm.name, "cpu_cores"] = np.stack(columns)
     return found
 
@@ -151,7 +197,9 @@ def table(rows: list[Row], resource: str) -> str:
         mean = float(one.measured.mean())
         shown = f"{mean:.4f} cores" if resource == "cpu_cores" else f"{mean / 1e6:.1f} MB"
         before = f"{share_inside(one, row.spread):.0%}"
-        errors = [one.error(said) or math.nan for said in (one.before, one.after, one.live)]
+        errors = [one.error(said) or math.nan for said in (one.before, one.after)] + [
+            row.live.error(row.live.after) or math.nan
+        ]
         ratios = [float(said.mean()) / mean for said in (one.before, one.after)]
         lines.append(
             f"| {row.vm} | {shown} | {errors[0]:.1%} | {ratios[0]:.2f} | {before} | {errors[1]:.1%} | "
@@ -168,6 +216,21 @@ def emulated_table(rows: list[Row]) -> str:
             central, low, high = row.carried
             inside = float(((low <= row.judged.measured) & (row.judged.measured <= high)).mean())
             lines.append(f"| {row.vm} | {row.judged.error(central) or math.nan:.1%} | {inside:.0%} |")
+    return "\n".join(lines)
+
+
+def responses_table(responses: list[Responses]) -> str:
+    """Emulated latency beside observed response times: ratio of their medians, and how many steps lie in the interval."""
+    head = ("server", "", "observed: median", "prior: ratio", "in its 80 %", "calibrated: ratio", "in its 80 %")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for one in responses:
+        there = ~np.isnan(one.observed) & ~np.isnan(one.prior[0]) & ~np.isnan(one.calibrated[0])
+        seen = one.observed[there]
+        told = []
+        for central, low, high in (one.prior[:, there], one.calibrated[:, there]):
+            told.append(f"{np.median(central) / np.median(seen):.2f}")
+            told.append(f"{((low <= seen) & (seen <= high)).mean():.0%}")
+        lines.append(f"| {one.vm} | {one.of} | {np.median(seen):.3g} ms | " + " | ".join(told) + " |")
     return "\n".join(lines)
 
 
@@ -226,11 +289,12 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1 / 3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Workspace(asked.home or Path(folder)) as workspace:
-        rows = judged(workspace, asked.share)
+        rows, responses = judged(workspace, asked.share)
         by_responses = told_by_responses(workspace, rows)
     for resource in ("cpu_cores", "memory_gb"):
         print(f"\n{resource}, held-out time, steps of 10 s\n\n{table(rows, resource)}")
     print(f"\ncpu_cores, emulated VMs, held-out time, steps of 10 s\n\n{emulated_table(rows)}")
+    print(f"\nresponse times, emulated VMs, held-out time, steps of 10 s\n\n{responses_table(responses)}")
     print(f"\ncpu_cores, from traffic alone, times the prior\n\n{by_responses}")
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from adumbra.emulate.calibration.regression import (
     Law,
     Sample,
     _covariance,
+    _square_of_tail,
     fit,
     fit_level,
     least_squares,
@@ -174,27 +175,36 @@ def test_a_cost_of_nothing_may_be_something_and_the_others_make_room_for_it() ->
     assert (sd[nothing] > 0).all()
     typical = bytes_only(1).counts.mean(axis=0)
     use = float(typical @ law.mean)
-    assert 0.0005 < sd[2] * typical[2] / use < 0.1, "less than a tenth of the use, or rows would have shown it"
+    assert 1e-4 < sd[2] * typical[2] / use < 0.1, "less than a tenth of the use, or rows would have shown it"
     assert law.covariance[2, 4] < 0
     assert np.sqrt(typical @ law.covariance @ typical) < 0.02 * use
 
 
-def test_the_width_of_a_cost_of_nothing_is_that_of_the_normal_which_is_cut_off() -> None:
-    """Against draws, by plain rejection, of a normal with that curvature: each cost of nothing by itself."""
+@pytest.mark.parametrize("steep", [0.0, 0.7, 1.5])
+def test_the_width_of_a_cost_of_nothing_is_that_of_what_is_left_of_a_normal(steep: float) -> None:
+    """Against draws, by plain rejection, of a normal with that curvature and slope at zero: each cost of nothing by itself."""
     rng = np.random.default_rng(2)
     left = rng.standard_normal((30, 4)) + 0.5
     curvature = left.T @ left
-    free = np.array([True, False, True, False])
-    found = _covariance(curvature, free)
+    free, slope = np.array([True, False, True, False]), np.array([0.0, steep, 0.0, steep]) * 5.0
+    found = _covariance(curvature, slope, free)
     for held in (1, 3):
         alone = free.copy()
         alone[held] = True
-        among = np.ix_(alone, alone)
-        whole = rng.multivariate_normal(np.zeros(3), np.linalg.inv(curvature[among]), 200_000)
+        spread = np.linalg.inv(curvature[np.ix_(alone, alone)])
+        whole = rng.multivariate_normal(-spread @ slope[alone], spread, 500_000)
         at = int(alone[:held].sum())
         kept = whole[whole[:, at] >= 0]
-        assert found[held, held] == pytest.approx((kept[:, at] ** 2).mean(), rel=0.02)
-        little = 0.01 * np.sqrt(found[held, held] * found[0, 0])
+        assert found[held, held] == pytest.approx((kept[:, at] ** 2).mean(), rel=0.04)
+        little = 0.02 * np.sqrt(found[held, held] * found[0, 0])
         assert found[held, 0] == pytest.approx((kept[:, at] * kept[:, 0]).mean(), abs=little)
     assert np.linalg.eigvalsh(found).min() > 0
-    assert _covariance(curvature, np.ones(4, np.bool_)) == pytest.approx(np.linalg.inv(curvature))
+    assert _covariance(curvature, slope * 0, np.ones(4, np.bool_)) == pytest.approx(np.linalg.inv(curvature))
+
+
+def test_the_width_of_a_cost_of_nothing_goes_on_where_the_slope_is_steep() -> None:
+    widths = [_square_of_tail(slope, 4.0) for slope in (0.0, 10.0, 59.9, 60.1, 1e6)]
+    assert widths[0] == pytest.approx(1 / 4)
+    assert widths[2] == pytest.approx(widths[3], rel=0.02)
+    assert np.all(np.diff(widths) < 0)
+    assert widths[-1] == pytest.approx(2e-12)

@@ -5,6 +5,7 @@ Knows neither CPU nor memory; draws nothing, reads nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -30,6 +31,7 @@ _FOLDS = 4
 _FORWARD = (0.4, 0.6, 0.8, 1.0)  # shares of the time: what lies between two is told from what is before
 LEAST_MISFIT = 0.08
 """What work costs is not the same to the last tenth from one part of a day to the next: caches, clocks, neighbours."""
+_FAR = 30.0  # standard deviations from which on the tail of a normal is an exponential
 _LOOKED_AT = 2000  # rows at most from which noise and misfit are told
 
 
@@ -76,7 +78,7 @@ class Belief:
 @dataclass(frozen=True, slots=True)
 class Law:
     """Fitted costs: mean float64[P] >= 0, the most probable, and covariance float64[P, P] of them about it, given the rows.
-    A cost of nothing has a width too: that of a normal of which half is cut off (see _posterior).
+    A cost of nothing has a width too: that of the tail of a normal (see _posterior).
 
     noise: coefficient of variation of one amount of work; misfit: of the whole, for as long as a row and longer, that the
     law doesn't explain. level, looseness: what the data said of the belief: all of it times so much, each by so much.
@@ -231,12 +233,10 @@ def scattered(law: Law, belief: Belief, rows: Sample, said: Floats) -> Law:
 def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
     """The costs that are most probable for rows of these weights (1 / variance), at the most probable level and looseness.
 
-    Their covariance is that of a normal with the curvature that there is at them, of which what lies below zero is cut off. Of
-    costs above zero that is the inverse of theirs. Each cost that is nothing is a half-normal: its variance about zero is the
-    inverse of its curvature with the other costs of nothing left there and those above zero following (Schur's complement);
-    as these follow, what rows pay in all stays what it is. The slope at zero isn't heeded. It says how far below zero the rows
-    would have the cost, so it would make the width less; but costs are stand-ins, and a slope that is many standard deviations
-    says that the law is wrong rather than that a cost is surely nothing.
+    Their covariance is about these, by the form's curvature. Of costs above zero it is the inverse of theirs. A cost at zero,
+    the others at zero left there and those above it following, has a density that falls from zero on as exp(-slope x -
+    curvature x^2 / 2): the tail of a normal, of which what lies below zero is cut off. Its variance is the mean of x^2 under
+    that, as if it were half a normal about zero. What rows pay in all hardly depends on it: the others make room.
     """
     counts, used = sample.counts, sample.used
     weighed = counts * weights[:, None]
@@ -256,22 +256,36 @@ def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
     _, level, looseness, centre, sd = best
     # in units of sd, so that nanoseconds a byte and cores stand on one scale
     inner = _in_units(gram, sd)
-    scaled = least_squares(inner, moment * sd + centre / sd)
-    return Law(scaled * sd, _covariance(inner, scaled > 0) * np.outer(sd, sd), 1.0, 0.0, level, looseness)
+    pull = moment * sd + centre / sd
+    scaled = least_squares(inner, pull)
+    covariance = _covariance(inner, inner @ scaled - pull, scaled > 0)
+    return Law(scaled * sd, covariance * np.outer(sd, sd), 1.0, 0.0, level, looseness)
 
 
-def _covariance(curvature: Floats, free: NDArray[np.bool_]) -> Floats:
-    """Of costs at the minimum of a form of this curvature, float64[P, P]: those that are free, and those held at zero."""
+def _covariance(curvature: Floats, slope: Floats, free: NDArray[np.bool_]) -> Floats:
+    """Of costs about the minimum of a form over those that aren't negative, float64[P, P]. curvature: float64[P, P]; slope:
+    float64[P], of the form there; free: bool[P], which are above zero.
+    """
     held = ~free
     known = np.linalg.inv(curvature[np.ix_(free, free)])
     follow = -known @ curvature[np.ix_(free, held)]  # float64[free, held]: what the free ones do as a held one rises
-    width = np.diag(1.0 / (np.diag(curvature)[held] + np.einsum("fh,fh->h", curvature[np.ix_(free, held)], follow)))
+    bent = np.diag(curvature)[held] + np.einsum("fh,fh->h", curvature[np.ix_(free, held)], follow)  # Schur's complement
+    width = np.diag([_square_of_tail(float(s), float(c)) for s, c in zip(slope[held], bent, strict=True)])
     covariance = np.empty_like(curvature)
     covariance[np.ix_(free, free)] = known + follow @ width @ follow.T
     covariance[np.ix_(free, held)] = follow @ width
     covariance[np.ix_(held, free)] = (follow @ width).T
     covariance[np.ix_(held, held)] = width
     return covariance
+
+
+def _square_of_tail(slope: float, curvature: float) -> float:
+    """The mean of x^2 under a density proportional to exp(-slope x - curvature x^2 / 2) from 0 on: a normal's, truncated."""
+    start = max(slope, 0.0) / math.sqrt(curvature)  # where in a standard normal the tail begins
+    if start > _FAR:
+        return 2.0 / slope**2  # an exponential's, to a share of 6 / start^2
+    hazard = math.exp(-0.5 * start**2) / math.sqrt(2 * math.pi) / (0.5 * math.erfc(start / math.sqrt(2)))
+    return (1.0 + start**2 - start * hazard) / curvature
 
 
 def _evidence(gram: Floats, moment: Floats, power: float, centre: Floats, sd: Floats) -> float:
