@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adumbra.emulate.calibration.calibrate import calibrate
-from adumbra.emulate.calibration.evidence import Evidence, Gathering, MeasuredVm
+from adumbra.emulate.calibration.evidence import Evidence, Gathering
+from adumbra.emulate.calibration.rows import MeasuredVm
 from adumbra.emulate.calibration.tasks import FITTED
 from adumbra.emulate.parameters import PARAMETER_SETS
 from adumbra.emulate.paths import NetworkPath

@@ -147,6 +147,8 @@ REFUSED = [
     ({"shift_s": -3600}, InputError, "1 hours apart: give times with their zone"),
     ({"rows": 5}, TooLittleDataError, "there are 5 rows"),
     ({"rows": 1}, TooLittleDataError, "more than one row"),
+    ({"factor": 1000.0}, InputError, "is it in percent"),
+    ({"factor": 100_000.0}, InputError, "is it in millicores"),
 ]
 
 
@@ -167,6 +169,46 @@ def test_use_that_is_nothing_throughout_teaches_nothing_of_that_resource(workspa
     (web,) = calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "u.csv", cores=0), now).calibration.vms
     assert web.refused == {"cpu_cores": "what was measured is 0 throughout"}
     assert set(web.fits) == {"memory_gb"}
+
+
+def test_use_that_stands_still_while_traffic_moves_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    batch = traffic()
+    workspace.metrics.write(batch)
+    (web,) = calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "u.csv", cores=0.5), now).calibration.vms
+    assert "doesn't move, while the traffic does" in web.refused["cpu_cores"]
+
+
+def test_a_level_far_from_the_roles_is_doubted(workspace: Workspace, tmp_path: Path) -> None:
+    batch = traffic()
+    workspace.metrics.write(batch)
+    found = calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "u.csv", factor=25.0), now)
+    assert any("is the unit right" in note for note in found.calibration.notes)
+
+
+@pytest.mark.parametrize(("interval_s", "row_s", "off_s"), [(10, 1, 0), (60, 10, 0), (1, 1.5, 0.25), (10, 7, 3), (10, 2, 1)])
+def test_costs_are_the_same_whatever_the_lengths_of_rows_and_intervals(
+    workspace: Workspace, tmp_path: Path, interval_s: int, row_s: float, off_s: float
+) -> None:
+    """Known costs, a load that moves slowly: rows that are finer than intervals, longer, and begin between them."""
+    seconds = np.arange(3600)
+    rate = 40 * (1.1 + np.sin(seconds / 300))
+    per = rate.reshape(-1, interval_s).sum(axis=1)
+    batch = traffic(len(per))
+    columns = {name: np.zeros_like(values) for name, values in batch.columns.items()}
+    columns["requests"] = np.rint(np.column_stack([per, per])).astype(np.int64)
+    starts = (START_S // 60 * 60 + np.arange(len(per)) * interval_s) * NANOSECONDS
+    workspace.metrics.write(replace(batch, interval_s=float(interval_s), start_ns=starts, columns=columns))
+    cumulative = np.concatenate([[0.0], np.cumsum(IDLE_CORES + REQUEST_S * rate)])
+    begins = START_S // 60 * 60 + off_s + np.arange(int((3600 - off_s) / row_s) - 1) * row_s
+    at = begins - START_S // 60 * 60
+    used = (np.interp(at + row_s, np.arange(3601), cumulative) - np.interp(at, np.arange(3601), cumulative)) / row_s
+    path = tmp_path / "u.csv"
+    path.write_text("vm,time,cpu_cores\n" + "".join(f"web,{b},{u}\n" for b, u in zip(begins, used, strict=True)))
+    fit = calibrations.from_usage(workspace, "lab", str(path), now).calibration.vms[0].fits["cpu_cores"]
+    means = dict(zip(fit.names, fit.mean, strict=True))
+    assert fit.error_after is not None
+    assert fit.error_after < 0.03
+    assert means["idle_cores"] + means["request_s"] * 44 == pytest.approx(IDLE_CORES + REQUEST_S * 44, rel=0.05)
 
 
 def test_nothing_observed_is_told_as_such(workspace: Workspace, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -106,6 +108,11 @@ def test_a_machine_may_be_called_by_its_address(tmp_path: Path) -> None:
     assert cores(read(tmp_path, "vm,time,cpu_cores\n10.0.0.5,1700000000,0.7\n"), "db") == [0.7]
 
 
+def damaged(packed: bytes) -> bytes:
+    """With a block of a kind that there isn't, where the first one begins."""
+    return packed[:10] + b"\xff" + packed[11:]
+
+
 REFUSED = [
     ("", "is empty"),
     ("vm,time,cpu_cores\n", "has no rows"),
@@ -115,7 +122,8 @@ REFUSED = [
     ("vm,time,cpu_cores\nweb-1,yesterday,1\n", ":2: the time 'yesterday' is no time"),
     ("vm,time,cpu_cores\nweb-1,-5,1\n", ":2: the time lies outside"),
     ("vm,time,cpu_cores\nweb-1,inf,1\n", ":2: the time 'inf' is no time"),
-    ("vm,time,cpu_cores\nweb-1,1700000000,1\nweb-1,1700000001,-1\n", ":3: cpu_cores is -1, which no machine uses"),
+    ("vm,time,cpu_cores\nweb-1,1700000000,1\nweb-1,1700000001,-1\n", ":3: cpu_cores is -1, which no machine has"),
+    ("vm,time,cpu_cores\nweb-1,1700000000,1e5\n", ":2: cpu_cores is 1e5, which no machine has"),
     ("vm,time,cpu_cores\nweb-1,1700000000,inf\n", ":2: cpu_cores is inf"),
     ("vm,time,cpu_cores\nweb-1,1700000000,much\n", ":2: cpu_cores is 'much', which is no number"),
     ("vm,time,cpu_cores\nweb-1,1700000000\n", ":2: 2 values under 3 columns"),
@@ -125,6 +133,7 @@ REFUSED = [
     (b"vm,time,cpu_cores\nweb-1\x00,17,1\n", ":2: a zero byte"),
     (zstandard.compress(PLAIN.encode())[:-6], "can't be decompressed|has no|cut"),
     (gzip.compress(PLAIN.encode(), mtime=0)[:-12], "can't be read"),
+    (damaged(gzip.compress(PLAIN.encode() * 50, mtime=0)), "can't be read"),
     (b"PAR1 this is not it PAR1", "is no Parquet file"),
 ]
 
@@ -146,6 +155,25 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path: Path, text: str
 def test_a_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_usage(tmp_path / "none.csv", KNOWN)
+
+
+def test_a_parquet_file_of_long_values_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.parquet"
+    with duckdb.connect() as connection:
+        made = "SELECT repeat('x', 4000000) AS vm, 1700000000 AS time, 0.5 AS cpu_cores FROM range(500)"
+        connection.execute(f"COPY ({made}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+    assert path.stat().st_size < 1_000_000
+    script = (
+        "import resource, sys; from pathlib import Path; from adumbra.service.usage import read_usage\n"
+        "from adumbra.schema.errors import InputError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: read_usage(Path(sys.argv[1]), {'web': 'web'})\n"
+        "except InputError as error: print('refused', len(str(error)) < 500)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    told = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True).stdout.split()
+    assert told[:2] == ["refused", "True"]
+    assert int(told[2]) < 1200  # MB: DuckDB's own limit is 1 GB
 
 
 def test_parquet_can_reach_no_other_file(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ ANSWERS = [
     (200, b'{"data": {"result": [{"metric": {}, "value": "x"}]}}', "doesn't answer as Prometheus does"),
     (200, b'{"data": {"result": [{"metric": 5, "value": [1, "9"]}]}}', "doesn't answer as Prometheus does"),
     (200, b'{"data": {"result": []}}', "no node_exporter metrics"),
+    (200, b"[" * 100_000, "doesn't answer as Prometheus does"),
+    (307, b"", "refused the query .HTTP 307"),
     (401, b"", "refused the query .HTTP 401"),
     (500, b"", "refused the query .HTTP 500"),
 ]
@@ -131,6 +133,8 @@ def test_a_server_that_answers_badly_is_told_of(status: int, body: bytes, what: 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            if status == 307:
+                self.send_header("Location", "http://127.0.0.1:1/")
             self.end_headers()
             self.wfile.write(body)
 
@@ -148,7 +152,20 @@ def test_a_server_that_answers_badly_is_told_of(status: int, body: bytes, what: 
             thread.join()
 
 
-@pytest.mark.parametrize("url", ["http://", "http://user:secret@host", "http://host/?x=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://user:secret@host",
+        "http://host/?x=1",
+        "http://:secret@host",
+        "HTTP://user:secret@host",
+        "http://[::1",
+        "http://host:abc",
+        "http://a host/",
+        "http://host:99999",
+    ],
+)
 def test_other_urls_are_refused_and_no_password_is_repeated(url: str) -> None:
     with pytest.raises(InputError) as refused:
         read_prometheus(url, (0, S), KNOWN)
@@ -156,6 +173,22 @@ def test_other_urls_are_refused_and_no_password_is_repeated(url: str) -> None:
 
 
 def test_what_is_no_url_is_a_file() -> None:
-    assert [is_url(each) for each in ("http://a", "https://a", "file:///etc/passwd", "use.csv")] == [True, True, False, False]
+    assert [is_url(each) for each in ("http://a", "HTTPS://a", "file:///etc/passwd", "use.csv")] == [True, True, False, False]
     with pytest.raises(InputError, match="can't be asked"):
         read_prometheus(f"http://127.0.0.1:{free_port()}", (0, S), KNOWN)
+
+
+def test_a_server_that_doesnt_speak_http_is_told_of() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            with listening.accept()[0] as caller:
+                caller.recv(1000)
+                caller.sendall(b"no such thing\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(InputError, match="can't be asked"):
+            read_prometheus(f"http://127.0.0.1:{port}", (0, S), KNOWN)
+        thread.join()

@@ -5,7 +5,7 @@ Safe to kill, and to run again: a calibration is kept in one transaction, and ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from adumbra.emulate.calibration.calibrate import Judged, calibrate
-from adumbra.emulate.calibration.evidence import Evidence, Gathering, MeasuredVm
+from adumbra.emulate.calibration.evidence import Evidence, Gathering
 from adumbra.emulate.calibration.response_times import Responses, fit_responses
+from adumbra.emulate.calibration.rows import MeasuredVm
 from adumbra.emulate.calibration.update import untouched, update
 from adumbra.emulate.demand import NEEDED, SCANS, wakes
 from adumbra.emulate.roles import RolePrior
@@ -29,12 +30,15 @@ from adumbra.service.networks import Network
 from adumbra.service.observations import Progress, emulated_vms, emulator
 from adumbra.service.usage import Usage, UsageVm, read_usage
 from adumbra.service.usage_prometheus import is_url, read_prometheus
-from adumbra.service.workspace import Workspace
+from adumbra.service.usage_units import check_units
+from adumbra.service.workspace import Workspace, machine_of
 
 TRAIN_SHARE = 1 / 3
 MEASURED_AS: Mapping[str, tuple[str, float]] = {"cpu_cores": ("cpu_cores", 1.0), "memory_gb": ("memory_bytes", 1.0)}
 """Resource -> the usage file's column, and what a fit's unit is of it (memory is fitted in bytes)."""
 RESPONSE_STEP_S, MAX_RESPONSE_STEPS = 10.0, 5000
+FAR_OFF = 30.0
+"""How many times what its role says a VM may use, or a part of it, before its unit is doubted."""
 _HOUR_NS = 3600 * NANOSECONDS
 
 Learned = tuple[VmCalibration, Mapping[str, Judged]]
@@ -154,8 +158,11 @@ def _first_reason(usage: Usage, learned: Sequence[tuple[VmCalibration, Mapping[s
 
 def _read(workspace: Workspace, network: Network, source: str) -> Usage:
     if is_url(source):
-        return read_prometheus(source, replays.span(workspace, network.name), _names(network))
-    return read_usage(Path(source), _names(network))
+        usage = read_prometheus(source, replays.span(workspace, network.name), _names(network))
+    else:
+        usage = read_usage(Path(source), _names(network))
+    check_units(usage, {vm.name: machine_of(vm) for vm in network.vms})
+    return usage
 
 
 def _span(usage: Usage) -> tuple[int, int]:
@@ -295,12 +302,22 @@ def _keep(
     if not any(vm.fits for vm in vms):
         first = next(((vm.vm, why) for vm in vms for why in vm.refused.values()), ("no VM", "it was not measured"))
         raise TooLittleDataError(f"nothing was learned of {network.name}: {first[0]}: {first[1]}", "watch and measure longer")
-    calibration = replace(about, vms=vms)
+    calibration = replace(about, vms=vms, notes=(*about.notes, *_far_off(learned)))
     fitted = sum(bool(vm.fits if about.follows is None else judged) for vm, judged in learned)
     done = "Calibrated" if about.follows is None else "Brought up to date"
     message = f"{done} {fitted} of {len(network.vms)} VMs by {about.usage}."
     record = workspace.state.save_calibration(network.name, calibration.to_dict(), message, now())
     return Calibrated(record.version, calibration, {vm.vm: judged for vm, judged in learned})
+
+
+def _far_off(learned: Sequence[Learned]) -> Iterator[str]:
+    """What was measured so far from what the role says that its unit may be another."""
+    for vm, judged in learned:
+        for resource, steps in judged.items():
+            believed, measured = float(steps.before.mean()), float(steps.measured.mean())
+            if measured > 0 and believed > 0 and max(measured / believed, believed / measured) > FAR_OFF:
+                times = f"{measured / believed:,.3g} times what its role says"
+                yield f"{vm.vm}: {resource} was measured at {times}: is the unit right (cores in use, bytes)?"
 
 
 def reset(workspace: Workspace, name: str, now: Callable[[], int]) -> bool:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +33,10 @@ MAX_ROWS = 5_000_000
 MAX_LINE = 65_536  # characters
 MAX_UNKNOWN = 5  # names of VMs or columns that a note lists
 LATEST_S = 9.2e9  # what fits in ns since the epoch as int64, with room: the year 2261
-_LARGEST = 1e18
+_MOST_CORES, _MOST_BYTES = 65_536.0, 1e16
+_MOST = {"cpu_cores": _MOST_CORES, "cpu_cores_provisioned": _MOST_CORES}
+"""The most of anything that a machine has; of what isn't named, _MOST_BYTES, or bytes a second."""
+MAX_CELL = 256  # characters of a value in Parquet; names, times and numbers have fewer
 _SHORTER = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 _HOW = "write one row a VM and time, under a first line such as: vm,time,cpu_cores,memory_bytes"
 _ZSTD, _GZIP, _PARQUET = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"PAR1"
@@ -79,7 +83,7 @@ def read_usage(path: Path, known: Mapping[str, str]) -> Usage:
         else:
             with _decompressed(path, begins) as text:
                 _read_csv(text, table)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         told = getattr(error, "strerror", None) or error
         raise InputError(f"{path} can't be read ({told})", "give a CSV or Parquet file of measured use") from None
     return table.usage()
@@ -154,7 +158,7 @@ def _read_parquet(path: Path, table: UsageTable) -> None:
             result = connection.execute(f"SELECT {chosen} FROM read_parquet(?)", source)  # noqa: S608
             table.keep_only(wanted)
             number = 0
-            while rows := result.fetchmany(20_000):
+            while rows := result.fetchmany(2_000):
                 for row in rows:
                     number += 1
                     table.add(row, f"{path}: row {number}")
@@ -168,7 +172,7 @@ def _as_plain(name: str, kind: str) -> str:
     quoted = '"' + name.replace('"', '""') + '"'
     if name.strip().lower() == "time" and kind.startswith(("TIMESTAMP", "DATE")):
         return f"epoch_ns(CAST({quoted} AS TIMESTAMP_NS))" if "TIME ZONE" not in kind else f"epoch_us({quoted}) * 1000"
-    return f"CAST({quoted} AS VARCHAR)" if kind not in {"DOUBLE", "FLOAT", "BIGINT", "INTEGER"} else quoted
+    return f"left(CAST({quoted} AS VARCHAR), {MAX_CELL})" if kind not in {"DOUBLE", "FLOAT", "BIGINT", "INTEGER"} else quoted
 
 
 @dataclass(slots=True)
@@ -323,8 +327,8 @@ def _amount(given: Any, name: str, where: str) -> float:
         raise InputError(
             f"{where}: {name} is {text[:40]!r}, which is no number", "leave it empty where nothing was measured"
         ) from None
-    if not 0 <= value <= _LARGEST:
-        raise InputError(f"{where}: {name} is {text[:40]}, which no machine uses", "leave it empty where nothing was measured")
+    if not 0 <= value <= _MOST.get(name, _MOST_BYTES):
+        raise InputError(f"{where}: {name} is {text[:40]}, which no machine has", "leave it empty where nothing was measured")
     return value
 
 

@@ -5,8 +5,10 @@ Asks only for ranges that were observed. Keeps nothing, writes nothing there.
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
+import string
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -33,17 +35,14 @@ _ADVICE = "give the base URL of a Prometheus server that scrapes node_exporter o
 
 def is_url(source: str) -> bool:
     """Whether a user's source names a server rather than a file."""
-    return source.startswith(("http://", "https://"))
+    return source.lower().startswith(("http://", "https://"))
 
 
 def read_prometheus(url: str, between: tuple[int, int], known: Mapping[str, str]) -> Usage:
     """The use of known VMs between two times (ns since the epoch): `known` has the VM's name for each host that an `instance`
     label may name, with or without a port. Steps are four scrapes long, 10 s at least. Raises InputError.
     """
-    parts = urllib.parse.urlsplit(url)
-    if not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise InputError("the URL of the Prometheus server can't be used", _ADVICE)
-    base = url.rstrip("/")
+    base = _base(url)
     start_s, end_s = between[0] / NANOSECONDS, between[1] / NANOSECONDS
     step = _step_s(base, start_s, end_s)
     rows: dict[tuple[str, float], dict[str, str]] = {}
@@ -64,6 +63,28 @@ def read_prometheus(url: str, between: tuple[int, int], known: Mapping[str, str]
         name = host if host in known else host.rpartition(":")[0].strip("[]")
         table.add([name, repr(at_s), *(told.get(column) for column in QUERIES)], f"{base}: {host[:80]}")
     return table.usage()
+
+
+def _base(url: str) -> str:
+    """The URL, where it can be one. Raises InputError, which doesn't repeat it: it may have a password in it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0 and not set(url) & set(string.whitespace)
+    except ValueError:
+        usable = False
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
+        raise InputError("the URL of the Prometheus server can't be used: it takes host, port and path only", _ADVICE)
+    return url.rstrip("/")
+
+
+class _NoDetours(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: what is asked is asked of the server that was named."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoDetours)
 
 
 def _windows(begin_s: float, end_s: float, step: int) -> Iterator[float]:
@@ -87,18 +108,18 @@ def _ask(base: str, what: str, asked: Mapping[str, Any]) -> list[dict[str, Any]]
     """The result of a query. Raises InputError where the server can't be reached, refuses, or answers something else."""
     address = f"{base}/api/v1/{what}?{urllib.parse.urlencode(asked)}"
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 (is_url let only http and https pass)
+        with _OPENER.open(address, timeout=TIMEOUT_S) as answer:
             raw = answer.read(MAX_ANSWER_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise InputError(f"{base} refused the query (HTTP {error.code})", _ADVICE) from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise InputError(f"{base} can't be asked ({getattr(error, 'reason', error)})", _ADVICE) from None
     if len(raw) > MAX_ANSWER_BYTES:
         raise InputError(f"{base} answered with more than {MAX_ANSWER_BYTES >> 20} MB", "give a server with fewer instances")
     try:
         result = json.loads(raw)["data"]["result"]
         return [_checked(series, "values" if what == "query_range" else "value") for series in result]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{base} doesn't answer as Prometheus does", _ADVICE) from None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adumbra.emulate.calibration.rows import MeasuredVm, at_least, shares
 from adumbra.emulate.demand import demand_table, load_of
 from adumbra.emulate.layout import STATE
 from adumbra.emulate.memory_kernels import hold
@@ -17,21 +18,7 @@ from adumbra.emulate.vm import EmulatedVm
 from adumbra.schema.calibration import COSTS, HOLDINGS
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals, Ints
 
-_COVERED = 0.999  # of a row's time that must have been watched
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredVm:
-    """What was measured of a VM: use of a row is the mean over [start_ns, start_ns + length_s); resource -> float64[n], NaN:
-    not measured. start_ns int64[n], increasing by length_s at least. core_speed: of one of the cores that it was measured on,
-    in reference cores; these needn't be those that the VM is declared with.
-    """
-
-    vm: str
-    start_ns: Ints
-    length_s: float
-    used: Mapping[str, Floats]
-    core_speed: float = 1.0
+_COVERED = 0.999  # of a row's time that must have been watched; more than all of it can't have been
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +48,15 @@ class Gathering:
             raise ValueError(f"there is no emulated VM {missing[0]}; give measurements of those that there are")
         self._vms = tuple(vms)
         self._table = demand_table([vm.prior for vm in vms])
-        self._rows = [_Rows(each, at[each.vm]) for each in measured]
+        self._measured = [(each, at[each.vm]) for each in measured]
+        self._rows: list[_Rows] | None = None
         self._holdings = _Holdings(self._vms)
 
     def add(self, intervals: Intervals) -> None:
-        """The next intervals: columns [k, V] of all VMs, in the order in which they were given."""
+        """The next intervals, all of one length: columns [k, V] of all VMs, in the order in which they were given."""
+        if self._rows is None:
+            interval_s = intervals.interval_ns / NANOSECONDS
+            self._rows = [_Rows(at_least(each, interval_s), place) for each, place in self._measured]
         asked = np.nan_to_num(np.asarray(intervals.columns["requests"], np.float64))
         load = load_of(intervals, np.rint(np.clip(asked, 0, 1e15)).astype(np.int64), self._table)
         seconds = np.full(load.shape, intervals.interval_ns / NANOSECONDS)
@@ -80,11 +71,12 @@ class Gathering:
         for rows in self._rows:
             place = rows.place
             unsure = intervals.one_sided[:, place] & (load["rx_bytes"][:, place] > 0)
-            rows.add(intervals.start_ns, counts[:, place], load["requests"][:, place], held[:, place], unsure)
+            rows.add(intervals, counts[:, place], load["requests"][:, place], held[:, place], unsure)
 
     def evidence(self) -> tuple[Evidence, ...]:
         """The rows of each VM that was measured, in the order in which they were given."""
-        return tuple(rows.evidence() for rows in self._rows)
+        rows = [_Rows(each, place) for each, place in self._measured] if self._rows is None else self._rows
+        return tuple(each.evidence() for each in rows)
 
 
 class _Rows:
@@ -101,18 +93,14 @@ class _Rows:
         # Costs are seconds on a reference core; on those measured work is shorter by their speed. At rest, cores are told.
         self._per = np.array([1.0, *(1.0 / measured.core_speed for _ in COSTS[1:])])
 
-    def add(self, start_ns: Ints, counts: Floats, works: Floats, held: Floats, unsure: np.ndarray) -> None:
-        begins = self._measured.start_ns
-        row = np.searchsorted(begins, start_ns, side="right") - 1
-        inside = (
-            (row >= 0) & (start_ns - begins[np.maximum(row, 0)] < self._length_ns) if len(begins) else np.zeros(len(row), bool)
-        )
-        row, seconds = row[inside], counts[inside, 0]
-        np.add.at(self._counts, row, counts[inside] * self._per)
-        np.add.at(self._held, row, held[inside] * seconds[:, None])
-        np.add.at(self._works, row, works[inside])
+    def add(self, intervals: Intervals, counts: Floats, works: Floats, held: Floats, unsure: np.ndarray) -> None:
+        at, row, share = shares(intervals.start_ns, intervals.interval_ns, self._measured.start_ns, self._length_ns)
+        seconds = counts[at, 0] * share
+        np.add.at(self._counts, row, counts[at] * self._per * share[:, None])
+        np.add.at(self._held, row, held[at] * seconds[:, None])
+        np.add.at(self._works, row, works[at] * share)
         np.add.at(self._seen_s, row, seconds)
-        np.add.at(self._unsure, row, unsure[inside])
+        np.add.at(self._unsure, row, unsure[at])
 
     def evidence(self) -> Evidence:
         measured = self._measured

@@ -26,6 +26,7 @@ STEP_S = 10.0
 LEAST_MOVE = 0.1
 """Coefficient of variation of the load over the rows, below which costs can't be told apart."""
 _REQUEST = COSTS.index("request_s")
+_STILL = 1e-3
 _IDLE_MOVE = 1e-9  # of the load beside the rest's: nothing came at all
 _EACH_SD = 1.0  # how unsure each cost is by itself, relative to its own, where the role doesn't say
 _LEAST_LEVEL_SD = 0.25
@@ -105,7 +106,17 @@ def problem_of(evidence: Evidence, resource: str, least_rows: int) -> str:
         return f"there are {rows} rows with both traffic and use, and {least_rows} are the least"
     if not np.nansum(used) > 0:
         return "what was measured is 0 throughout"
+    if resource == "cpu_cores" and _stands_still(used, evidence):
+        return "what was measured doesn't move, while the traffic does: is it a limit, or a mean over all of the time?"
     return ""
+
+
+def _stands_still(used: Floats, evidence: Evidence) -> bool:
+    """Whether use is the same in all rows, to a thousandth, though the requests, or the bytes, in them are not."""
+    there = ~np.isnan(used)
+    known, counts = used[there], evidence.counts[there]
+    moves = (counts.std(axis=0) > LEAST_MOVE * counts.mean(axis=0))[1:].any()
+    return bool(moves and known.std() <= _STILL * known.mean())
 
 
 def task_of(evidence: Evidence, resource: str, prior: RolePrior) -> Task:
