@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch
 from adumbra.service import networks, replays
 from adumbra.service.observations import emulated_vms
-from adumbra.service.whatif import Question, what_if
+from adumbra.service.whatif import Question, joined, traffic_of, what_if
 from adumbra.service.workspace import Workspace
 
 SPEC = """\
@@ -79,6 +80,23 @@ def test_more_traffic_is_more_work_and_never_sooner(lab: Workspace) -> None:
         assert more.cpu_utilization > less.cpu_utilization
         assert more.latency_ms_p99 > less.latency_ms_p99 * 0.9  # their draws differ
     assert tried[2].bandwidth_mbps == pytest.approx(2 * tried[1].bandwidth_mbps, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.02, 0.1, 0.5, 1.5, 2.25])
+def test_a_share_of_the_traffic_is_fewer_requests_of_the_same_work(tmp_path: Path, factor: float) -> None:
+    """A few requests a second: a tenth of them are parts of requests, unless they are whole in a tenth of the seconds."""
+    with Workspace(tmp_path / "home") as lab:
+        networks.create(lab, SPEC, "lab.yaml", 1)
+        lab.metrics.write(traffic(rate=4.0))
+        (_, db) = emulated_vms(networks.get(lab, "lab"))
+        cpu = db.prior.cpu.model_copy(update={"wake_s": 0.0, "service_cv": 0.0})
+        vm = replace(db, prior=db.prior.model_copy(update={"cpu": cpu}))
+        span = replays.span(lab, "lab")
+        whole, part = (traffic_of(vm, joined(list(replays.replay(lab, "lab", ["db"], span, times)))) for times in (1.0, factor))
+    asked = whole.requests * factor
+    assert part.requests == pytest.approx(asked, abs=4 * np.sqrt(SECONDS / 4))
+    assert part.reference_ns.mean() == pytest.approx(whole.reference_ns.mean(), rel=0.05)
+    assert part.work_s.sum() == pytest.approx(part.reference_ns.sum() / 1e9, rel=0.05), "all work is some request's"
 
 
 def test_a_machine_that_is_too_small_says_what_of(lab: Workspace) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from adumbra.emulate.compiled import compiled, inlined
 
-SERVICE, ARRIVALS, CLUSTERS, PARAMETERS = 0, 1, 2, 3  # what a random number is for: each purpose has a stream of its own
+# What a random number is for: each purpose has a stream of its own.
+SERVICE, ARRIVALS, CLUSTERS, PARAMETERS, WHOLE = 0, 1, 2, 3, 4
 LONGEST_NS = 10**15  # no service is taken to last longer (11.6 days), so that sums stay within 63 bits
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -70,6 +71,22 @@ def normal_quantile(word):
                  + 2.05319162663775882187) * r + 1.0  # fmt: skip
         return math.copysign(above / below, q)
     return math.nan  # no word of 32 bits lies so far out
+
+
+@compiled
+def draw_whole(keys, start_ns, number, counts, whole):
+    """Counts of requests, a part of one among them, to whole ones of the same mean: the one below, or above by chance.
+
+    counts, and `whole`, which is written: float64[k, M], of the intervals that begin at start_ns int64[k] and the VMs of these
+    keys uint64[M]. What is whole stays. number: of the count among those of a cell, so that each has a chance of its own.
+    """
+    for i in range(len(start_ns)):
+        for v in range(len(keys)):
+            count = counts[i, v]
+            below = np.floor(count)  # a float: counts may be beyond 63 bits
+            if below < count and uniform_pair(keys[v], start_ns[i], WHOLE, number)[0] < count - below:
+                below += 1.0
+            whole[i, v] = below
 
 
 @compiled

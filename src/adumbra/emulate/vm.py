@@ -166,7 +166,7 @@ class EmulatedNetwork:
         step = max(1, _CELLS_AT_ONCE // vms)
         for first in range(0, len(intervals), step):
             part = slice(first, first + step)
-            load = load_of(_part(intervals, part), seen[part], self._table)
+            load = load_of(_part(intervals, part), seen[part], self._table, self._fleet["key"])
             start_ns = np.ascontiguousarray(intervals.start_ns[part], np.int64)
             out = np.empty((*load.shape, WIDTH))
             most = int((load["seen"] + load["drawn"]).max())
@@ -222,7 +222,7 @@ def fleet_of(vms: Sequence[EmulatedVm], seed: int, sets: int = 0) -> NDArray[np.
     fleet = np.zeros(len(vms), FLEET)
     cores = np.array([vm.machine.cpu_cores for vm in vms], np.float64)
     believed = [vm.believed for vm in vms]
-    fleet["key"] = [_key(seed, vm.name) for vm in vms]
+    fleet["key"] = keys_of(vms, seed)
     fleet["servers"] = np.minimum(np.maximum(np.floor(cores), 1.0), [each.cpu.servers or math.inf for each in believed])
     shared = np.array([each.cpu.discipline == "ps" for each in believed])
     fleet["jobs"] = np.where(shared, np.maximum(SHARED_JOBS, 4 * fleet["servers"]), 0)
@@ -251,6 +251,11 @@ def fleet_of(vms: Sequence[EmulatedVm], seed: int, sets: int = 0) -> NDArray[np.
 def normal_table() -> Floats:
     """The table that chance_kernels.draw_services interpolates in, made once."""
     return np.asarray(quantile_table(), np.float64)
+
+
+def keys_of(vms: Sequence[EmulatedVm], seed: int) -> NDArray[np.uint64]:
+    """What each VM's chance is keyed by, uint64[V]: the seed and its name."""
+    return np.array([_key(seed, vm.name) for vm in vms], np.uint64)
 
 
 def _key(seed: int, name: str) -> int:

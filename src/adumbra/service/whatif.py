@@ -11,7 +11,7 @@ import numpy as np
 
 from adumbra.emulate.demand import demand_table, load_of
 from adumbra.emulate.trial import USUAL_LOSS, Asked, Candidate, Traffic, Trial, Tried, shortcomings, sweep
-from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
+from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm, keys_of
 from adumbra.profile.catalog import DEFAULT_STORAGE_GB, Catalog, load_catalog
 from adumbra.schema.errors import InputError
 from adumbra.schema.records import Floats, Intervals
@@ -190,7 +190,7 @@ def _alone(intervals: Intervals, row: int) -> Intervals:
 def traffic_of(vm: EmulatedVm, intervals: Intervals) -> Traffic:
     """A VM's traffic, drawn; its memory as the emulated VM would use it. Raises InputError for more than can be followed."""
     none = np.zeros((len(intervals), 1), np.int64)
-    load = load_of(intervals, none, demand_table([vm.believed]))[:, 0]
+    load = load_of(intervals, none, demand_table([vm.believed]), keys_of([vm], EMULATION_SEED))[:, 0]
     requests = int((load["seen"] + load["drawn"]).sum())
     if requests > MAX_REQUESTS:
         raise InputError(f"{requests:,} requests of {vm.name} are too many to follow", "ask for less time with --last")
