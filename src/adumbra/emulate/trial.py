@@ -24,6 +24,8 @@ from adumbra.schema.sizing import BYTES_PER_GB, Machine
 EASY_NS = 100_000.0
 """A link on which nothing is lost, and no message waits or takes to send longer than 0.1 ms, is as good as any wider one."""
 
+_ALIKE = 0.01  # difference of the logarithms of speeds that are taken as alike
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
@@ -138,6 +140,52 @@ def shortcomings(tried: Tried, machine: Machine, asked: Asked) -> tuple[str, ...
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """One way of a link, in bytes and ns: all that matters of it to what is sent."""
+
+    base: float
+    peak: float
+    credit: float
+    buffer: float
+
+    @classmethod
+    def of(cls, vm: np.void) -> _Link:
+        names = ("base_bytes_per_ns", "peak_bytes_per_ns", "credit_bytes", "buffer_bytes")
+        return cls(*(float(vm[name]) for name in names))
+
+    def is_as_good_as(self, other: _Link) -> bool:
+        """Whether it sends as much in whatever time, whatever comes.
+
+        In a time t a token bucket sends min(peak t, credit + base t) at most, and nothing else decides what it does (Le Boudec
+        and Thiran, Network Calculus, 2001, section 1.5). One such curve is nowhere below another if it isn't at its ends, nor
+        where that one's credit is gone.
+        """
+        if self.base < other.base or self.peak < other.peak or self.buffer < other.buffer:
+            return False
+        bursts_ns = other.credit / (other.peak - other.base) if other.peak > other.base else 0.0
+        return self.credit + self.base * bursts_ns >= other.peak * bursts_ns * (1.0 - 1e-9)  # equal but for rounding
+
+
+@dataclass(frozen=True, slots=True)
+class _Cores:
+    """A machine's cores: so many requests at once, each at such a speed, in reference cores."""
+
+    servers: float
+    speed: float
+
+    @classmethod
+    def of(cls, vm: np.void, idle: float) -> _Cores:
+        """Of a machine whose idle system takes some of them: so servers differ a little in speed. Those within about 1 % are
+        taken as alike, at the speed in their middle, so that it doesn't matter which of them is tried first.
+        """
+        speed = (float(vm["cores"]) - idle) / max(math.floor(vm["cores"]), 1.0) * float(vm["core_speed"])
+        return cls(float(vm["servers"]), math.exp(round(math.log(speed) / _ALIKE) * _ALIKE))
+
+    def is_as_good_as(self, other: _Cores) -> bool:
+        return self.servers >= other.servers and self.speed >= other.speed
+
+
 class Trial:
     """Tries one VM's traffic on machines; what two of them have alike is computed once. Not to be shared by threads."""
 
@@ -146,7 +194,7 @@ class Trial:
         n = traffic.requests
         self._offered: NDArray[np.uint8] = np.empty(n, np.uint8)
         self._carried: NDArray[np.uint8] = np.empty(n, np.uint8)  # what the link left of it, of `_sent`
-        self._sent: tuple[tuple[float, ...], float] | None = None  # the last link, and what it lost of all that came
+        self._sent: tuple[_Link | None, float] | None = None  # the last link, and what it lost of all that came
         self._service_ns: Ints = np.empty(n, np.int64)
         self._inside_ns: Ints = np.zeros(n, np.int64)
         self._link_ns: Floats = np.zeros((2, n), np.float64)
@@ -154,9 +202,9 @@ class Trial:
         self._believed = traffic.vm.believed.cpu
         self._cpus: dict[tuple[float, float], tuple[float, float, float]] = {}
         self._tried: dict[tuple[float | None, ...], Tried] = {}
-        self._known: dict[tuple[float, ...], tuple[float, float, float, float]] = {}
-        self._enough: dict[float, float] = {}  # core speed -> servers from which on no request waits
-        self._easy_bytes_per_ns = math.inf  # from which rate on a link is easy
+        self._known: dict[tuple[_Cores, _Link | None], tuple[float, float, float, float]] = {}
+        self._enough: list[_Cores] = []  # on which no request waits
+        self._easy: list[_Link] = []
 
     def of(self, candidate: Candidate) -> Tried:
         """What one machine would show. Memory and storage of it don't matter to that."""
@@ -192,60 +240,62 @@ class Trial:
 
     def _latencies(self, candidate: Candidate, idle: float) -> tuple[float, float, float, float]:
         """p50, p95, p99 in ms and the share lost, from memory where a machine alike was tried."""
-        speed = candidate.core_speed
-        put = replace(self._traffic.vm, machine=candidate.machine, core_speed=speed)
+        put = replace(self._traffic.vm, machine=candidate.machine, core_speed=candidate.core_speed)
         vm = fleet_of([put], self._traffic.seed)[0]
-        each = (vm["cores"] - idle) / max(math.floor(vm["cores"]), 1.0) * speed
-        servers, enough = float(vm["servers"]), self._enough.get(speed, math.inf)
-        # Servers differ a little in speed as the idle system's share of them does; beyond 1 % it matters.
-        cores = (servers, round(each, 2)) if servers < enough else (enough, round(speed, 2))
-        wide = vm["base_bytes_per_ns"] >= self._easy_bytes_per_ns
-        alike = (*cores, *((math.inf,) if wide else (vm["base_bytes_per_ns"], vm["peak_bytes_per_ns"], vm["buffer_bytes"])))
+        cores, link = _Cores.of(vm, idle), _Link.of(vm)
+        to_send = None if any(link.is_as_good_as(each) for each in self._easy) else link
+        alike = self._settled(cores), to_send
         if alike not in self._known:
-            self._known[alike] = self._simulate(vm, each, speed, wide=wide)
+            found = self._simulate(vm, cores, to_send)
+            self._known[alike] = self._known[self._settled(cores), to_send] = found
         return self._known[alike]
 
-    def _simulate(self, vm: np.void, each: float, speed: float, *, wide: bool) -> tuple[float, float, float, float]:
+    def _settled(self, cores: _Cores) -> _Cores:
+        """The cores, or endlessly many of them where no request waits for these: more change nothing."""
+        enough = any(cores.is_as_good_as(each) for each in self._enough)
+        return replace(cores, servers=math.inf) if enough else cores
+
+    def _simulate(self, vm: np.void, cores: _Cores, link: _Link | None) -> tuple[float, float, float, float]:
+        """The same by the kernels. link: None for one that is known to be easy."""
         traffic, offered = self._traffic, self._offered
-        if not self._compute(vm, each):
-            self._enough[speed] = min(float(vm["servers"]), self._enough.get(speed, math.inf))
+        if not self._compute(vm, cores.speed):
+            self._enough.append(cores)
         refused = 1.0 - float(offered.mean()) if len(offered) else 0.0
-        lost = self._send(vm, wide=wide, whole=refused == 0.0)
+        lost = self._send(vm, link, whole=refused == 0.0)
         answered = kernels.add_up(
             vm, traffic.first, self._wire_bytes(), self._inside_ns, self._link_ns, offered, self._values
         )  # fmt: skip
         p50, p95, p99 = quantiles(self._values[:answered], 0.5, 0.95, 0.99)
         return p50, p95, p99, 1.0 - (1.0 - refused) * (1.0 - lost)
 
-    def _compute(self, vm: np.void, each: float) -> int:
+    def _compute(self, vm: np.void, speed: float) -> int:
         """Lets the cores serve all requests; gives how many of these were held up by others, or refused."""
         traffic = self._traffic
         own = (traffic.arrive_ns, self._offered, self._service_ns, self._inside_ns)
         if vm["jobs"]:
             run, jobs = np.zeros(1, RUN)[0], np.zeros(int(vm["jobs"]), JOB)
             late_ns = np.empty(int(vm["jobs"]), np.float64)
-            return int(kernels.shared(vm, traffic.reference_ns, each, run, jobs, *own, late_ns))
-        return int(kernels.queue(vm, traffic.reference_ns, each, np.zeros(int(vm["servers"]), np.int64), *own))
+            return int(kernels.shared(vm, traffic.reference_ns, speed, run, jobs, *own, late_ns))
+        return int(kernels.queue(vm, traffic.reference_ns, speed, np.zeros(int(vm["servers"]), np.int64), *own))
 
-    def _send(self, vm: np.void, *, wide: bool, whole: bool) -> float:
-        """Sends both directions' bytes; gives the share of them that was lost. wide: a link known to be easy; whole: the cores
-        refused nothing, so that this link shows what it showed with other such cores.
+    def _send(self, vm: np.void, link: _Link | None, *, whole: bool) -> float:
+        """Sends both directions' bytes; gives the share of them that was lost. link: None for one that is known to be easy;
+        whole: the cores refused nothing, so that this link shows what it showed with other such cores.
         """
-        link = (math.inf,) if wide else (vm["base_bytes_per_ns"], vm["peak_bytes_per_ns"], vm["buffer_bytes"])
         if whole and self._sent is not None and self._sent[0] == link:
             self._offered[:] = self._carried
             return self._sent[1]
         lost = 0.0
-        if wide:
+        if link is None:
             self._link_ns[:] = 0.0
         else:
-            lost = self._carry(vm)
+            lost = self._carry(vm, link, whole=whole)
         self._carried[:] = self._offered
         self._sent = (link, lost) if whole else None
         return lost
 
-    def _carry(self, vm: np.void) -> float:
-        traffic, easy, dropped = self._traffic, True, 0.0
+    def _carry(self, vm: np.void, link: _Link, *, whole: bool) -> float:
+        traffic, easy, dropped = self._traffic, whole, 0.0
         for way, total in enumerate((traffic.rx_bytes, traffic.tx_bytes)):
             waits = self._link_ns[way]
             lost = kernels.link(
@@ -253,9 +303,8 @@ class Trial:
             )
             dropped += lost
             easy = easy and lost == 0.0 and waits.max(initial=0.0) <= EASY_NS
-        rate = float(vm["base_bytes_per_ns"])
-        if easy and self._wire_bytes().max(initial=0.0) <= EASY_NS * rate:
-            self._easy_bytes_per_ns = min(rate, self._easy_bytes_per_ns)
+        if easy and self._wire_bytes().max(initial=0.0) <= EASY_NS * link.base:
+            self._easy.append(link)
         total_bytes = float(traffic.rx_bytes.sum() + traffic.tx_bytes.sum())
         return dropped / total_bytes if total_bytes > 0 else 0.0
 
