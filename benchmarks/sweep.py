@@ -44,7 +44,7 @@ def main() -> None:
         _prepare(workspace, shops)
         whatif.what_if(workspace, "shops", whatif.Question(vms=("db-1",), every_type=True))  # loads the kernels
         began = time.perf_counter()
-        answers = whatif.what_if(workspace, "shops", whatif.Question(every_type=True))
+        answers = whatif.what_if(workspace, "shops", whatif.Question(every_type=True)).vms
         took_s = time.perf_counter() - began
         types = len(answers[0].choices)
         met = "met" if took_s < AIM_S else "NOT met"

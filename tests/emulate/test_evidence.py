@@ -70,6 +70,49 @@ def test_rows_of_which_one_side_was_seen_are_left_out() -> None:
     assert np.isnan(rows.used["cpu_cores"]).tolist() == [True, False]
 
 
+def at_rates(per_row: np.ndarray, interval_s: int) -> Intervals:
+    """Intervals from 120 s on, with so many requests each."""
+    told = {metric.name: np.zeros((len(per_row), 1)) for metric in METRICS}
+    told["requests"][:, 0] = per_row
+    starts = (120 + interval_s * np.arange(len(per_row))) * S
+    return Intervals(interval_s * S, starts, told, np.zeros((len(per_row), 1), np.bool_), NONE)
+
+
+def test_merged_rows_that_begin_between_intervals_are_paid_by_their_share_of_each() -> None:
+    """Rows of 15 s from 7 s on: four are merged, and 53 s of theirs lie in one interval, 7 s in the next."""
+    requests = np.array([60.0, 600.0, 0.0])
+    rows = gathered(at_rates(requests, 60), rows=measured([127 + 15 * step for step in range(8)], 15.0))
+    assert rows.start_ns.tolist() == [127 * S, 187 * S]
+    assert rows.length_s == 60
+    assert rows.works.tolist() == pytest.approx([53 + 70, 530])
+    assert rows.used["cpu_cores"].tolist() == [0.5, 0.5]
+
+
+UNUSABLE = [
+    ([120.0 + step for step in range(200) if step % 5], False, "no 10 s on end were both measured and observed throughout"),
+    ([120.0 + step for step in range(200)], True, "only one side of its traffic was seen while it was measured"),
+    ([900.0 + step for step in range(200)], False, "no traffic was observed while it was measured"),
+    ([], False, "it was not measured"),
+]
+
+
+@pytest.mark.parametrize(("starts_s", "one_sided", "why"), UNUSABLE)
+def test_why_no_row_can_be_used_is_told(starts_s: list[float], one_sided: bool, why: str) -> None:
+    intervals = at_rates(np.arange(20.0), 10)
+    intervals = replace(
+        intervals, columns=intervals.columns | {"rx_bytes": np.full((20, 1), 9.0)}, one_sided=np.full((20, 1), one_sided)
+    )
+    learned, _ = calibrate(gathered(intervals, rows=measured(starts_s, 1.0)), VM.prior)
+    assert learned.refused["cpu_cores"] == why
+
+
+def test_a_resource_that_was_not_measured_is_told_so_beside_one_that_was() -> None:
+    rows = measured([120.0 + 10 * step for step in range(20)])
+    rows = replace(rows, used=rows.used | {"memory_gb": np.full(20, np.nan)})
+    learned, _ = calibrate(gathered(at_rates(np.arange(20.0), 10), rows=rows), VM.prior)
+    assert learned.refused["memory_gb"] == "it was not measured"
+
+
 def test_a_faster_core_does_the_same_work_in_less_time_but_rests_as_long() -> None:
     """The core that it was measured on, whatever the VM is to stand on."""
     rows = gathered(seconds(10, **LOAD), rows=measured([100], core_speed=2.0), vm=replace(VM, core_speed=3.0))

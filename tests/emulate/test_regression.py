@@ -102,12 +102,16 @@ def test_with_few_rows_costs_stay_near_what_is_believed_and_with_many_they_follo
     assert few.covariance[2, 2] > many.covariance[2, 2]
 
 
-def test_one_wild_row_moves_the_costs_little() -> None:
-    clean = made(5, 200)
-    wild = Sample(clean.counts, np.where(np.arange(200) == 100, 100 * clean.used, clean.used), clean.works)
+@pytest.mark.parametrize("times", [100, 1e5, 6e6])
+@pytest.mark.parametrize("every", [200, 40])
+def test_a_few_wild_rows_move_neither_the_costs_nor_what_is_said_of_their_scatter(times: float, every: int) -> None:
+    clean, groups = made(5, 200), np.arange(200)
+    wild = Sample(clean.counts, np.where(groups % every == 20, times * clean.used, clean.used), clean.works)
     rows = made(6, 100, cv=0.0)
-    said = [fit(each, belief()).predict(rows.counts, rows.works)[0] for each in (clean, wild)]
-    assert np.median(np.abs(said[1] / said[0] - 1)) < 0.1
+    laws = [scattered(fit(each, belief()), belief(), *out_of_sample(each, belief(), groups)) for each in (clean, wild)]
+    (mean, sd), (wild_mean, wild_sd) = (law.predict(rows.counts, rows.works) for law in laws)
+    assert np.median(np.abs(wild_mean / mean - 1)) < 0.1
+    assert np.median(wild_sd / sd) < 1.5
 
 
 @given(st.integers(0, 2**31), st.integers(3, 60), st.floats(0.0, 30.0), st.floats(1e-6, 1e6))
@@ -140,6 +144,15 @@ def test_under_a_constant_load_only_the_level_is_learned() -> None:
     # the load it was learned from is known well, each cost by itself no better than before
     assert np.sqrt(counts[0] @ law.covariance @ counts[0]) < 0.02 * 2.0
     assert np.sqrt(law.covariance[1, 1]) > 0.5 * law.mean[1]
+
+
+def test_a_wild_row_moves_the_level_little() -> None:
+    counts = np.tile([10.0, 100, 400, 1e5, 2e6, 4000], (60, 1))
+    used = np.full(60, 2.0) * np.random.default_rng(1).uniform(0.98, 1.02, 60)
+    clean = fit_level(Sample(counts, used, np.full(60, 400.0)), belief())
+    wild = fit_level(Sample(counts, np.where(np.arange(60) == 7, 6e5, used), np.full(60, 400.0)), belief())
+    assert wild.level == pytest.approx(clean.level, rel=0.02)
+    assert wild.misfit == pytest.approx(clean.misfit, abs=0.02)
 
 
 def test_rows_without_use_are_refused() -> None:

@@ -34,7 +34,7 @@ def rows(first: int, last: int, factor: float = 1.0, seed: int = 1) -> Evidence:
     held[:, 1:] = 0.0
     return Evidence(
         "web", (number * round(LENGTH_S) * NANOSECONDS).astype(np.int64), LENGTH_S, counts, requests, held,
-        {"cpu_cores": used}, len(number),
+        {"cpu_cores": used}, np.full(len(number), LENGTH_S), np.zeros(len(number), np.bool_),
     )  # fmt: skip
 
 
@@ -68,17 +68,9 @@ def test_costs_that_changed_are_followed_and_what_it_was_worth_is_told(known: Vm
 
 def test_what_was_learned_in_two_turns_is_what_would_have_been_in_one(known: VmCalibration) -> None:
     whole, half, rest = rows(120, 220, factor=1.3), np.arange(100) < 47, np.arange(100) >= 47
-
-    def part(chosen: np.ndarray) -> Evidence:
-        used = {"cpu_cores": whole.used["cpu_cores"][chosen]}
-        return replace(
-            whole, start_ns=whole.start_ns[chosen], counts=whole.counts[chosen], works=whole.works[chosen],
-            holdings=whole.holdings[chosen], used=used,
-        )  # fmt: skip
-
     once = update(whole, PRIOR, known)[0].fits["cpu_cores"]
-    first = update(part(half), PRIOR, known)[0]
-    twice = update(part(rest), PRIOR, first)[0].fits["cpu_cores"]
+    first = update(whole.part(half), PRIOR, known)[0]
+    twice = update(whole.part(rest), PRIOR, first)[0].fits["cpu_cores"]
     assert twice.mean == pytest.approx(once.mean, rel=1e-12)
     assert np.allclose(twice.covariance, once.covariance, rtol=1e-9, atol=0)
     assert twice.carried == once.carried

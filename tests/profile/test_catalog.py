@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_the_file_holds_what_its_sources_page_says():
     for word in ("getmoto/moto", "aws/karpenter-provider-aws", "2026-07-20", "us-east-1", *rows[0]):
         assert word in sources
     assert {row["arch"] for row in rows} == {"x86_64", "arm64"}
+    assert all((row["arch"] == "arm64") == bool(re.match(r"[a-z]+\d+g", row["type"])) for row in rows)
     assert not [row["type"] for row in rows if "metal" in row["type"]]
 
 

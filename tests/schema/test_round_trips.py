@@ -18,7 +18,9 @@ from adumbra.schema.units import (
     RATE_BPS,
     format_bytes,
     format_duration,
+    format_number,
     format_rate,
+    format_share,
     parse_duration_s,
     parse_rate_bps,
     parse_share,
@@ -131,6 +133,31 @@ def test_no_duration_reads_as_an_exponent(seconds: float) -> None:
 )
 def test_bytes_to_read(count: float, want: str) -> None:
     assert format_bytes(count) == want
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [
+        (0, "0"), (1, "1"), (9.995, "9.99"), (9.9951, "10"), (77.0, "77"), (999.4, "999"), (999.6, "1,000"), (1274.9, "1,270"),
+        (1e7, "10,000,000"), (0.0631, "0.0631"), (4.5e-7, "0.00000045"), (-1234.5, "-1,230"), (math.inf, "-"), (math.nan, "-"),
+    ],
+)  # fmt: skip
+def test_numbers_to_read(value: float, want: str) -> None:
+    assert format_number(value) == want
+
+
+@given(st.floats(-1e15, 1e15, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-9), st.integers(1, 6))
+def test_a_number_to_read_is_the_number_but_for_its_last_digits(value: float, digits: int) -> None:
+    text = format_number(value, digits)
+    assert "e" not in text
+    assert float(text.replace(",", "")) == pytest.approx(value, rel=0.51 * 10.0 ** (1 - digits))
+
+
+@pytest.mark.parametrize(
+    ("share", "want"), [(0.0, "0 %"), (0.00045, "0.045 %"), (0.918, "91.8 %"), (12.7, "1,270 %"), (None, "-"), (math.nan, "-")]
+)
+def test_shares_to_read(share: float | None, want: str) -> None:
+    assert format_share(share) == want
 
 
 def test_rates_to_read() -> None:

@@ -122,6 +122,7 @@ ANSWERS = [
     (200, b'{"data": {"result": [{"metric": 5, "value": [1, "9"]}]}}', "doesn't answer as Prometheus does"),
     (200, b'{"data": {"result": []}}', "no node_exporter metrics"),
     (200, b"[" * 100_000, "doesn't answer as Prometheus does"),
+    (200, b'{"data": {"result": [{"metric": {}, "value": [1, ' + b"9" * 400 + b"]}]}}", "doesn't answer as Prometheus does"),
     (307, b"", "refused the query .HTTP 307"),
     (401, b"", "refused the query .HTTP 401"),
     (500, b"", "refused the query .HTTP 500"),
@@ -160,6 +161,11 @@ def test_a_server_that_answers_badly_is_told_of(status: int, body: bytes, what: 
         "http://host/?x=1",
         "http://:secret@host",
         "HTTP://user:secret@host",
+        " http://user:secret@host",
+        "http:/user:secret@host",
+        "ftp://user:secret@host",
+        "http://user:12/secret@host",
+        "http://host\0",
         "http://[::1",
         "http://host:abc",
         "http://a host/",
@@ -167,13 +173,14 @@ def test_a_server_that_answers_badly_is_told_of(status: int, body: bytes, what: 
     ],
 )
 def test_other_urls_are_refused_and_no_password_is_repeated(url: str) -> None:
-    with pytest.raises(InputError) as refused:
+    assert is_url(url), "read as a file its name would be repeated"
+    with pytest.raises(InputError, match="the URL of the Prometheus server can't be used") as refused:
         read_prometheus(url, (0, S), KNOWN)
     assert "secret" not in str(refused.value)
 
 
 def test_what_is_no_url_is_a_file() -> None:
-    assert [is_url(each) for each in ("http://a", "HTTPS://a", "file:///etc/passwd", "use.csv")] == [True, True, False, False]
+    assert [is_url(each) for each in ("http://a", "HTTPS://a", "use.csv", "/data/12:00/use.csv")] == [True, True, False, False]
     with pytest.raises(InputError, match="can't be asked"):
         read_prometheus(f"http://127.0.0.1:{free_port()}", (0, S), KNOWN)
 

@@ -90,6 +90,8 @@ def calibrate(  # noqa: PLR0917 (options of a command)
                 rows = calibrations.reemulate(opened, name, now_ns, progress) if changed else 0
             if rows:
                 say(f"{rows:,} stored rows emulated anew")
+            for store in opened.keeping if changed else ():
+                say(f"{store} keeps what was written first: of stored time its simulated figures stay, new time follows")
     if found is None:
         show(output, {"network": name, "vms": []}, lambda: f"{name} follows its roles' priors")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,18 +62,19 @@ def plain(value: Any) -> Any:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where people read. Its width is the terminal's, or 110 in a pipe."""
+    """Where people read. Its width is the terminal's; in a pipe what COLUMNS says, or 110."""
     from rich.console import Console
 
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=110 if piped else None, highlight=False)
+    return Console(stderr=stderr, width=110 if piped and "COLUMNS" not in os.environ else None, highlight=False)
 
 
 def table_of(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", *, text: frozenset[str] = frozenset()
-) -> RenderableType:
-    """A table whose first column names the row and never breaks. The other columns hold figures and stand to the right,
-    except those named in `text`, which hold words and are folded.
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "",
+    *, text: frozenset[str] = frozenset(), names: frozenset[str] = frozenset(),
+) -> RenderableType:  # fmt: skip
+    """A table whose first column, and those in `names`, hold names, which never break. The other columns hold figures and
+    stand to the right, except those in `text`, which hold words and are folded.
     """
     from rich import box
     from rich.console import Group
@@ -81,8 +83,8 @@ def table_of(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
-        words = column in text
-        table.add_column(Text(column), justify="left" if words or number == 0 else "right", overflow="fold", no_wrap=not words)
+        words, left = column in text, number == 0 or column in text | names
+        table.add_column(Text(column), justify="left" if left else "right", overflow="fold", no_wrap=not words)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     below = [Text(caption, style="dim"), Text()] if caption else []

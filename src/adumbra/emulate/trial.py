@@ -20,6 +20,7 @@ from adumbra.emulate.parameters import LEAST_SHARE
 from adumbra.emulate.vm import EmulatedVm, fleet_of, normal_table
 from adumbra.schema.records import NANOSECONDS, Floats, Ints
 from adumbra.schema.sizing import BYTES_PER_GB, Machine
+from adumbra.schema.units import format_duration, format_number, format_share
 
 EASY_NS = 100_000.0
 """A link on which nothing is lost, and no message waits or takes to send longer than 0.1 ms, is as good as any wider one."""
@@ -130,13 +131,14 @@ def shortcomings(tried: Tried, machine: Machine, asked: Asked) -> tuple[str, ...
     found = []
     if tried.cpu_short > asked.shortfall:
         bound = f", as its software uses {tried.cores_usable:g} of the cores" if tried.cores_usable < machine.cpu_cores else ""
-        found.append(f"CPU short in {tried.cpu_short:.1%} of the time{bound}")
+        found.append(f"CPU short in {format_share(tried.cpu_short)} of the time{bound}")
     if tried.memory_gb > machine.memory_gb:
-        found.append(f"needs {tried.memory_gb:.3g} GB of memory")
+        found.append(f"needs {format_number(tried.memory_gb)} GB of memory")
     if asked.latency_ms_p99 is not None and tried.latency_ms_p99 > asked.latency_ms_p99:
-        found.append(f"p99 is {tried.latency_ms_p99:.3g} ms, not {asked.latency_ms_p99:.3g}")
+        p99, most = (format_duration(ms / 1e3) for ms in (tried.latency_ms_p99, asked.latency_ms_p99))
+        found.append(f"p99 is {p99}, not {most}")
     if asked.loss is not None and tried.loss > asked.loss:
-        found.append(f"loses {tried.loss:.2%}")
+        found.append(f"loses {format_share(tried.loss)}")
     return tuple(found)
 
 

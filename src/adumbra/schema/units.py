@@ -12,6 +12,7 @@ DURATION_S = {
     "ns": Decimal("1e-9"), "us": Decimal("1e-6"), "µs": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1),
     "m": Decimal(60), "min": Decimal(60), "h": Decimal(3600), "d": Decimal(86400),
 }  # fmt: skip
+_KEPT_S = DURATION_S | {"w": Decimal(7 * 86400), "y": Decimal(365 * 86400)}
 RATE_BPS = {
     "bps": Decimal(1), "kbps": Decimal(10**3), "Kbps": Decimal(10**3), "Mbps": Decimal(10**6), "Gbps": Decimal(10**9),
     "Tbps": Decimal(10**12),
@@ -31,6 +32,11 @@ def parse_duration_s(text: object) -> float:
     return _quantity(text, DURATION_S, "200us")
 
 
+def parse_keep_s(text: object) -> float:
+    """Seconds of how long something is kept, such as "7d" or "2y". Raises ValueError saying how to write it."""
+    return _quantity(text, _KEPT_S, "7d")
+
+
 def parse_rate_bps(text: object) -> float:
     """Bits per second of a rate such as "10Gbps". Raises ValueError saying how to write it."""
     return _quantity(text, RATE_BPS, "10Gbps")
@@ -42,6 +48,23 @@ def parse_share(text: object) -> float:
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"{text} is not a share; write a percentage from 0% to 100%")
     return share
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A figure to read, of so many significant digits and without an exponent: 1,270, 26.3, 0.0045; a dash for none."""
+    if not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = max(digits - 1 - math.floor(math.log10(abs(rounded))), 0)
+    text = f"{rounded:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
+
+
+def format_share(share: float | None, digits: int = 3) -> str:
+    """A share to read, of which more than all may be asked: 0.45 %, 91.8 %, 1,270 %; a dash for none."""
+    return "-" if share is None or not math.isfinite(share) else f"{format_number(share * 100, digits)} %"
 
 
 def format_duration(seconds: float) -> str:
@@ -77,4 +100,4 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
         if abs(value) < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000.0
-    return f"{value:.3g} {units[-1]}"
+    return f"{format_number(value)} {units[-1]}"

@@ -328,7 +328,9 @@ def _amount(given: Any, name: str, where: str) -> float:
             f"{where}: {name} is {text[:40]!r}, which is no number", "leave it empty where nothing was measured"
         ) from None
     if not 0 <= value <= _MOST.get(name, _MOST_BYTES):
-        raise InputError(f"{where}: {name} is {text[:40]}, which no machine has", "leave it empty where nothing was measured")
+        unit = "cores" if name in _MOST else "bytes a second" if name.endswith("_per_s") else "bytes"
+        mend = f"give {unit}, and leave it empty where nothing was measured"
+        raise InputError(f"{where}: {name} is {text[:40]}, which no machine has", mend)
     return value
 
 

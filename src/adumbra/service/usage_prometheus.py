@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import string
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -30,12 +30,15 @@ LEAST_STEP_S, SAMPLES_A_STEP = 10, 4
 MAX_POINTS = 10_000  # of one answer; Prometheus refuses more than 11,000
 MAX_ANSWER_BYTES = 64 * 2**20
 TIMEOUT_S = 30.0
+_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 _ADVICE = "give the base URL of a Prometheus server that scrapes node_exporter on these machines, such as http://host:9090"
 
 
 def is_url(source: str) -> bool:
-    """Whether a user's source names a server rather than a file."""
-    return source.lower().startswith(("http://", "https://"))
+    """Whether a user's source names a server rather than a file: it begins with a scheme, be it one that can't be used. A
+    file's name is repeated in errors, a URL with a password in it must not be.
+    """
+    return _SCHEME.match(source) is not None
 
 
 def read_prometheus(url: str, between: tuple[int, int], known: Mapping[str, str]) -> Usage:
@@ -69,10 +72,11 @@ def _base(url: str) -> str:
     """The URL, where it can be one. Raises InputError, which doesn't repeat it: it may have a password in it."""
     try:
         parts = urllib.parse.urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0 and not set(url) & set(string.whitespace)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
+    # A password with a slash in it ends the host's part early, so that its "@" stands in the path.
+    if not usable or "@" in url or " " in url or not url.isprintable() or parts.query or parts.fragment:
         raise InputError("the URL of the Prometheus server can't be used: it takes host, port and path only", _ADVICE)
     return url.rstrip("/")
 
@@ -119,12 +123,12 @@ def _ask(base: str, what: str, asked: Mapping[str, Any]) -> list[dict[str, Any]]
     try:
         result = json.loads(raw)["data"]["result"]
         return [_checked(series, "values" if what == "query_range" else "value") for series in result]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise InputError(f"{base} doesn't answer as Prometheus does", _ADVICE) from None
 
 
 def _checked(series: Any, key: str) -> dict[str, Any]:
-    """A series as it must be. Raises KeyError, TypeError or ValueError for another."""
+    """A series as it must be. Raises KeyError, TypeError, ValueError or OverflowError for another."""
     points = series[key] if key == "values" else [series[key]]
     for at_s, value in points:
         float(at_s), float(value)

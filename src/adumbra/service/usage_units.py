@@ -32,7 +32,7 @@ def _check_cores(source: str, vm: UsageVm, machine: Machine) -> None:
     most, has = _most(vm, "cpu_cores_provisioned", machine.cpu_cores)
     if used is None or used <= most:
         return
-    guess = "percent" if used <= 100 * most else "millicores"
+    guess = "percent" if used <= 100 * has else "millicores"
     raise InputError(
         f"{source}: {vm.vm} is said to use {used:,.4g} cores, it has {has:g}: is it in {guess}?",
         "give the mean number of cores in use, such as 0.25; or what the measured machine has, as cpu_cores_provisioned",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 from adumbra.emulate.demand import demand_table, load_of
 from adumbra.emulate.trial import USUAL_LOSS, Asked, Candidate, Traffic, Trial, Tried, shortcomings, sweep
 from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm, keys_of
-from adumbra.profile.catalog import DEFAULT_STORAGE_GB, Catalog, load_catalog
-from adumbra.schema.errors import InputError
-from adumbra.schema.records import Floats, Intervals
+from adumbra.profile.catalog import load_catalog
+from adumbra.schema.errors import InputError, TooLittleDataError
+from adumbra.schema.records import NANOSECONDS, Floats, Intervals
 from adumbra.schema.sizing import InstanceType, Machine
+from adumbra.schema.units import format_duration
 from adumbra.service import networks, replays
 from adumbra.service.networks import Network
 from adumbra.service.observations import EMULATION_SEED, Progress, emulated_vms
@@ -62,15 +63,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found of one VM: as declared under the traffic as it was, and the choices that were asked for.
+    """What was found of one VM: as declared under the traffic as it was (now), and under that which is asked about (declared);
+    and the choices that were asked for.
 
-    interval: simulated column -> its mean over time, and the 80 % interval of that, for the first choice.
+    interval: simulated column -> its mean over time, and the 80 % interval of that, for the first choice. assumed: the spec
+    says nothing of its size, so that what stands as declared is what a VM is usually taken for.
     """
 
     vm: str
     now: Choice
+    declared: Choice
     choices: tuple[Choice, ...]
     interval: Mapping[str, tuple[float, float, float]]
+    assumed: bool = False
 
     @property
     def cheapest(self) -> Choice | None:
@@ -83,31 +88,61 @@ class Answer:
         return {
             "vm": self.vm,
             "now": self.now.to_dict(),
+            "declared": self.declared.to_dict(),
+            "assumed": self.assumed,
             "choices": [choice.to_dict() for choice in self.choices],
             "interval": {name: list(values) for name, values in self.interval.items()},
             "cheapest": cheapest.type if cheapest else None,
         }
 
 
-def what_if(workspace: Workspace, name: str, question: Question, progress: Progress = lambda *_: None) -> tuple[Answer, ...]:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was found of each VM that was asked for, from the traffic between start_ns and end_ns. observed_s: how much of that
+    time anything is stored of.
+    """
+
+    network: str
+    factor: float
+    start_ns: int
+    end_ns: int
+    observed_s: float
+    vms: tuple[Answer, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network, "traffic": self.factor, "start_ns": self.start_ns, "end_ns": self.end_ns,
+            "observed_s": self.observed_s, "vms": [answer.to_dict() for answer in self.vms],
+        }  # fmt: skip
+
+
+def what_if(workspace: Workspace, name: str, question: Question, progress: Progress = lambda *_: None) -> Answers:
     """Answers a question for each VM asked for. Raises InputError, NotFoundError, TooLittleDataError."""
     network = networks.get(workspace, name)
     if not 0 < question.factor <= MAX_FACTOR:
         raise InputError(f"{question.factor:g} times the traffic is out of range", f"give a factor up to {MAX_FACTOR:g}")
+    if question.last_s is not None and not question.last_s > 0:
+        raise InputError("no time was asked for", "give a length such as 24h, or all")
     chosen = _chosen(workspace, network, question.vms)
     if question.type:
         load_catalog().type(question.type)  # it is there
-    between = replays.span(workspace, name, question.last_s)
+    # Less than an interval is an interval: nothing is known of its parts.
+    last_s = None if question.last_s is None else max(question.last_s, network.spec.interval)
+    between = replays.span(workspace, name, last_s)
     answers: list[Answer] = []
+    observed: list[Intervals] = []
     for first in range(0, len(chosen), _VMS_AT_ONCE):
         some = chosen[first : first + _VMS_AT_ONCE]
-        whole = [joined(list(replays.replay(workspace, name, [vm.name for vm in some], between, factor)))
-                 for factor in dict.fromkeys((1.0, question.factor))]  # fmt: skip
+        whole = [_replayed(workspace, name, some, between, factor) for factor in dict.fromkeys((1.0, question.factor))]
+        observed.append(whole[0])
         for row, vm in enumerate(some):
             progress(len(answers) / len(chosen), f"{vm.name}, {len(answers)} of {len(chosen)} VMs")
             answers.append(_answer(network, vm, [_alone(each, row) for each in whole], question))
     progress(1.0, f"{len(chosen)} VMs")
-    return tuple(answers)
+    start_ns = min(int(each.start_ns[0]) for each in observed)
+    end_ns = max(int(each.start_ns[-1]) + each.interval_ns for each in observed)
+    observed_s = max(len(each) * each.interval_ns for each in observed) / NANOSECONDS
+    return Answers(name, question.factor, start_ns, end_ns, observed_s, tuple(answers))
 
 
 def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
@@ -122,10 +157,21 @@ def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[
     return list(replays.with_arrivals(workspace, network.name, chosen))
 
 
+def _replayed(workspace: Workspace, name: str, vms: Sequence[EmulatedVm], between: tuple[int, int], factor: float) -> Intervals:
+    """What is stored of some VMs, with `factor` times the traffic. Raises TooLittleDataError where nothing is."""
+    parts = list(replays.replay(workspace, name, [vm.name for vm in vms], between, factor))
+    if not parts:
+        asked_s = (between[1] - between[0]) / NANOSECONDS
+        names = ", ".join(vm.name for vm in vms[:3]) + (" and others" if len(vms) > 3 else "")
+        raise TooLittleDataError(
+            f"nothing of {names} was observed in the last {format_duration(asked_s)}", "ask for more time with --last"
+        )
+    return joined(parts)
+
+
 def _answer(network: Network, vm: EmulatedVm, traffic: Sequence[Intervals], question: Question) -> Answer:
-    declared = next(each for each in network.vms if each.name == vm.name)
-    catalog = load_catalog()
-    wanted = catalog.type(question.type) if question.type else None
+    """Of one VM. traffic: its own as it was, and, where that is other, as asked."""
+    catalog, declared = load_catalog(), next(each for each in network.vms if each.name == vm.name)
     targets = network.spec.targets
     asked = Asked(
         shortfall=targets.shortfall,
@@ -133,25 +179,20 @@ def _answer(network: Network, vm: EmulatedVm, traffic: Sequence[Intervals], ques
         loss=targets.loss if targets.loss is not None else USUAL_LOSS,
     )
     stands_on = catalog.type(declared.type) if declared.type and declared.resources is None else None
-    as_seen, asked_for = traffic_of(vm, traffic[0]), traffic_of(vm, traffic[-1])
-    now = _choice(stands_on, vm.machine, Trial(as_seen).of(candidate_of(stands_on, vm.machine)), asked)
+    own = Candidate(vm.machine, vm.core_speed)
+    as_seen = traffic_of(vm, traffic[0])
+    asked_for = as_seen if len(traffic) == 1 else traffic_of(vm, traffic[1])
+    now = _choice(stands_on, vm.machine, Trial(as_seen).of(own), asked)
+    types = catalog.by_price if question.every_type else [catalog.type(question.type)] if question.type else []
+    machines = [machine_of_type(each, vm.machine.storage_gb) for each in types]
+    on_own, *on_types = sweep(asked_for, [own, *map(candidate_of, types, machines)])
+    then = _choice(stands_on, vm.machine, on_own, asked)
+    choices = [_choice(*found, asked) for found in zip(types, machines, on_types, strict=True)]
+    assumed = declared.type is None and declared.resources is None
     if question.every_type:
-        choices = tuple(_every_type(catalog, asked_for, asked))
-        return Answer(vm.name, now, choices, {})
-    stands_on = wanted or stands_on
-    machine = machine_of_type(wanted, vm.machine.storage_gb) if wanted else vm.machine
-    candidate = candidate_of(stands_on, machine)
-    then = _choice(stands_on, machine, Trial(asked_for).of(candidate), asked)
-    put = replace(vm, machine=machine, core_speed=candidate.core_speed)
-    return Answer(vm.name, now, (then,), _interval(put, traffic[-1]))
-
-
-def _every_type(catalog: Catalog, traffic: Traffic, asked: Asked) -> Iterator[Choice]:
-    """All types with a price, cheapest first."""
-    types = catalog.by_price
-    tried = sweep(traffic, [candidate_of(each, machine_of_type(each, DEFAULT_STORAGE_GB)) for each in types])
-    for each, found in zip(types, tried, strict=True):
-        yield _choice(each, machine_of_type(each, DEFAULT_STORAGE_GB), found, asked)
+        return Answer(vm.name, now, then, tuple(choices), {}, assumed)
+    put = replace(vm, machine=machines[0], core_speed=candidate_of(types[0], machines[0]).core_speed) if types else vm
+    return Answer(vm.name, now, then, tuple(choices) or (then,), _interval(put, traffic[-1]), assumed)
 
 
 def _choice(type: InstanceType | None, machine: Machine, tried: Tried, asked: Asked) -> Choice:
@@ -167,8 +208,8 @@ def machine_of_type(type: InstanceType, storage_gb: float) -> Machine:
     return Machine(type.cpu_cores, type.memory_gb, type.bandwidth_mbps, storage_gb, type.peak_bandwidth_mbps)
 
 
-def candidate_of(type: InstanceType | None, machine: Machine) -> Candidate:
-    return Candidate(machine, (type.core_speed if type else None) or 1.0)
+def candidate_of(type: InstanceType, machine: Machine) -> Candidate:
+    return Candidate(machine, type.core_speed or 1.0)
 
 
 def joined(parts: list[Intervals]) -> Intervals:

@@ -6,9 +6,10 @@ Takes intervals piece by piece and keeps sums only, so that a month fits in memo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adumbra.emulate.calibration.rows import MeasuredVm, at_least, shares
 from adumbra.emulate.demand import demand_table, load_of
@@ -24,8 +25,9 @@ _COVERED = 0.999  # of a row's time that must have been watched; more than all o
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Rows of one VM. counts: float64[n, COSTS], what each cost of CPU is paid for over the row, in its unit; works:
-    float64[n], requests; holdings: float64[n, HOLDINGS], means over the row; used: NaN where a row can't be used; offered:
-    rows that were measured.
+    float64[n], requests; holdings: float64[n, HOLDINGS], means over the row; used: of the resources that were measured at all,
+    NaN where a row can't be used; watched_s: float64[n], how much of the row was observed; one_sided: bool[n], whether only one
+    side was in some of that.
     """
 
     vm: str
@@ -35,7 +37,16 @@ class Evidence:
     works: Floats
     holdings: Floats
     used: Mapping[str, Floats]
-    offered: int
+    watched_s: Floats
+    one_sided: NDArray[np.bool_]
+
+    def part(self, chosen: NDArray[np.bool_]) -> Evidence:
+        """Some of the rows."""
+        return replace(
+            self, start_ns=self.start_ns[chosen], counts=self.counts[chosen], works=self.works[chosen],
+            holdings=self.holdings[chosen], used={name: values[chosen] for name, values in self.used.items()},
+            watched_s=self.watched_s[chosen], one_sided=self.one_sided[chosen],
+        )  # fmt: skip
 
 
 class Gathering:
@@ -48,7 +59,7 @@ class Gathering:
             raise ValueError(f"there is no emulated VM {missing[0]}; give measurements of those that there are")
         self._vms = tuple(vms)
         self._table = demand_table([vm.prior for vm in vms])
-        self._measured = [(each, at[each.vm]) for each in measured]
+        self._measured = [(_told(each), at[each.vm]) for each in measured]
         self._rows: list[_Rows] | None = None
         self._holdings = _Holdings(self._vms)
 
@@ -79,6 +90,11 @@ class Gathering:
         return tuple(each.evidence() for each in rows)
 
 
+def _told(measured: MeasuredVm) -> MeasuredVm:
+    """The same without the resources of which nothing was measured."""
+    return replace(measured, used={name: values for name, values in measured.used.items() if not np.isnan(values).all()})
+
+
 class _Rows:
     """The sums of one VM's rows."""
 
@@ -103,12 +119,13 @@ class _Rows:
         np.add.at(self._unsure, row, unsure[at])
 
     def evidence(self) -> Evidence:
-        measured = self._measured
-        known = (self._seen_s >= _COVERED * measured.length_s) & (self._unsure == 0)
+        measured, unsure = self._measured, self._unsure > 0
+        known = (self._seen_s >= _COVERED * measured.length_s) & ~unsure
         used = {name: np.where(known, values, np.nan) for name, values in measured.used.items()}
         held = self._held / np.maximum(self._seen_s, 1e-9)[:, None]
-        offered = int(sum((~np.isnan(values)).sum() for values in measured.used.values()))
-        return Evidence(measured.vm, measured.start_ns, measured.length_s, self._counts, self._works, held, used, offered)
+        return Evidence(
+            measured.vm, measured.start_ns, measured.length_s, self._counts, self._works, held, used, self._seen_s, unsure
+        )
 
 
 class _Holdings:

@@ -25,6 +25,7 @@ _NOISE_SD = 1.0  # of the logarithm of what is believed of the noise
 _MISFITS = np.concatenate(([1e-3], np.geomspace(0.01, 0.6, 16)))
 _ROUNDS = 5
 _HUBER = 2.0  # standardised residuals beyond this pull no harder
+_WILD = 10.0  # beyond this they say nothing more of the scatter: no law makes so much of one, be the scatter ever so wide
 _LEAST = 0.02  # of the mean use: how well a row is known at best
 _BLOCK = 30  # rows of a fold that stand together, so that neighbours don't tell of each other
 _FOLDS = 4
@@ -151,7 +152,7 @@ def fit(sample: Sample, belief: Belief) -> Law:
     """
     if not len(sample) or not sample.used.sum() > 0 or not np.isfinite(sample.counts).all():
         raise ValueError("a law needs rows with some use in them, and finite counts; give those")
-    typical = float(sample.used.mean())
+    typical = _typical(sample)
     guess = np.maximum(sample.used, 0.2 * typical)
     weights = 1.0 / row_variance(guess, sample.works, 1.0, 0.1, _LEAST * typical)
     for _ in range(_ROUNDS):
@@ -169,15 +170,13 @@ def fit_level(sample: Sample, belief: Belief) -> Law:
     fixed = np.where(belief.moves, 0.0, belief.mean)
     whole = sample.counts @ np.where(belief.moves, belief.mean, 0.0)
     rest = sample.used - sample.counts @ fixed
-    total = float(whole @ whole)
-    level = max(float(whole @ rest) / total, 0.0) if total > 0 else 1.0
+    typical = _typical(sample)
+    level = max(_ratio(rest, whole, _LEAST * typical), 0.0)
     if level == 0.0:  # even at no cost there is less use than at rest
         level, fixed = 1e-3, fixed * float(sample.used.sum()) / max(float((sample.counts @ fixed).sum()), 1e-300)
     mean = np.where(belief.moves, belief.mean * level, fixed)
     predicted = np.maximum(sample.counts @ mean, 1e-300)
-    noise, misfit = _scatter_of(
-        sample.used - predicted, predicted, sample.works, _LEAST * float(sample.used.mean()), belief.noise
-    )
+    noise, misfit = _scatter_of(sample.used - predicted, predicted, sample.works, _LEAST * typical, belief.noise)
     # Each cost by itself is as unsure as before; their sum is known. Both can't stand in one matrix without a common part.
     moved = np.where(belief.moves, mean, 0.0)
     share = np.where(belief.moves, sample.counts.mean(axis=0) * mean, 0.0)
@@ -186,6 +185,27 @@ def fit_level(sample: Sample, belief: Belief) -> Law:
     keep = np.eye(len(mean)) - np.outer(moved, share / np.maximum(moved, 1e-300))
     covariance = keep @ spread @ keep.T
     return Law(mean, covariance, noise, misfit, level, belief.each_sd)
+
+
+def _typical(sample: Sample) -> float:
+    """What a usual row used, of those with any use: a median, as a few wild rows would make a mean of anything."""
+    return float(np.median(sample.used[sample.used > 0]))
+
+
+def _ratio(rest: Floats, whole: Floats, least: float) -> float:
+    """The factor by which `whole` makes `rest`, float64[n] each: least squares, in which rows far off count less (Huber's
+    weights, by the median of what is off, or `least`). 1 where there is nothing to compare.
+    """
+    if not float(whole @ whole) > 0:
+        return 1.0
+    there = whole > 0
+    ratio = float(np.median(rest[there] / whole[there]))
+    for _ in range(_ROUNDS):
+        off = np.abs(rest - ratio * whole)
+        bound = _HUBER * max(float(np.median(off)), least)
+        weighed = whole * np.minimum(1.0, bound / np.maximum(off, 1e-300))
+        ratio = float(weighed @ rest) / float(weighed @ whole)
+    return ratio
 
 
 def out_of_sample(sample: Sample, belief: Belief, groups: NDArray[np.int64]) -> tuple[Sample, Floats]:
@@ -221,7 +241,7 @@ def scattered(law: Law, belief: Belief, rows: Sample, said: Floats) -> Law:
     """
     if not len(rows) or not rows.used.sum() > 0:
         return replace(law, misfit=max(law.misfit, LEAST_MISFIT))
-    typical = float(rows.used.mean())
+    typical = _typical(rows)
     mean = np.maximum(said, 1e-3 * typical)
     residual = rows.used - mean
     noise, misfit = _scatter_of(residual, mean, rows.works, _LEAST * typical, belief.noise)
@@ -242,7 +262,7 @@ def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
     weighed = counts * weights[:, None]
     gram, moment, power = weighed.T @ counts, weighed.T @ used, float(weights @ used**2)
     paid = counts.mean(axis=0)
-    floor = np.where(paid > 0, FLOOR * used.mean() / np.where(paid > 0, paid, 1.0), 0.0)
+    floor = np.where(paid > 0, FLOOR * _typical(sample) / np.where(paid > 0, paid, 1.0), 0.0)
     best: tuple[float, float, float, Floats, Floats] | None = None
     for level in _LEVELS:
         centre = np.where(belief.moves, belief.mean * level, belief.mean)
@@ -309,7 +329,9 @@ def row_variance(mean: Floats, works: Floats, noise: float, misfit: float, least
 
 
 def _scatter_of(residual: Floats, mean: Floats, works: Floats, least: float, believed: float) -> tuple[float, float]:
-    """The most probable noise and misfit, for normal residuals and the noise believed; far ones count as Huber has it."""
+    """The most probable noise and misfit, for normal residuals and the noise believed; far ones count as Huber has it, wild
+    ones as the far ones do.
+    """
     every = len(residual) // _LOOKED_AT + 1
     residual, mean, works = residual[::every], mean[::every], works[::every]
     best = (-np.inf, 1.0, 0.1)
@@ -317,7 +339,7 @@ def _scatter_of(residual: Floats, mean: Floats, works: Floats, least: float, bel
     for noise in noises:
         for misfit in _MISFITS:
             variance = row_variance(mean, works, float(noise), float(misfit), least)
-            off = np.abs(residual) / np.sqrt(variance)
+            off = np.minimum(np.abs(residual) / np.sqrt(variance), _WILD)
             cost = np.where(off < _HUBER, 0.5 * off**2, _HUBER * (off - 0.5 * _HUBER))
             probable = float(-(cost + 0.5 * np.log(variance)).sum() * every)
             probable -= 0.5 * (np.log(noise / believed) / _NOISE_SD) ** 2

@@ -30,8 +30,8 @@ class MeasuredVm:
 def at_least(measured: MeasuredVm, interval_s: float) -> MeasuredVm:
     """The same in rows of an interval's length at least, as nothing finer was observed: so many rows in one, their mean.
 
-    Where the interval is a multiple of the rows' length, the merged rows begin where intervals do. One in which a row or a
-    value is missing has none.
+    Where the interval is a multiple of the rows' length, those are merged that begin nearest to where an interval does. A
+    merged row begins where its first one does; one in which a row or a value is missing has none.
     """
     together = math.ceil(interval_s / measured.length_s * (1 - _ALIKE))
     if together <= 1 or not len(measured.start_ns):
@@ -42,13 +42,14 @@ def at_least(measured: MeasuredVm, interval_s: float) -> MeasuredVm:
     merged_ns = interval_ns if whole else together * row_ns
     origin_ns = first_ns - first_ns % interval_ns if whole else first_ns
     # A row that begins a little early belongs where its middle lies.
-    place, at = np.unique((measured.start_ns + row_ns // 2 - origin_ns) // merged_ns, return_inverse=True)
+    place = (measured.start_ns + row_ns // 2 - origin_ns) // merged_ns
+    _, first, at = np.unique(place, return_index=True, return_inverse=True)
     used = {}
     for name, values in measured.used.items():
-        known = np.bincount(at, ~np.isnan(values), len(place))
-        sums = np.bincount(at, np.nan_to_num(values), len(place))
+        known = np.bincount(at, ~np.isnan(values), len(first))
+        sums = np.bincount(at, np.nan_to_num(values), len(first))
         used[name] = np.where(known == together, sums / together, np.nan)
-    return replace(measured, start_ns=origin_ns + place * merged_ns, length_s=merged_ns / NANOSECONDS, used=used)
+    return replace(measured, start_ns=measured.start_ns[first], length_s=merged_ns / NANOSECONDS, used=used)
 
 
 def shares(start_ns: Ints, interval_ns: int, rows_ns: Ints, length_ns: int) -> tuple[Ints, Ints, Floats]:

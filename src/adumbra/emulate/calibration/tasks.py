@@ -97,10 +97,10 @@ class Steps:
 def problem_of(evidence: Evidence, resource: str, least_rows: int) -> str:
     """Why nothing can be learned of a resource, or ""."""
     used = evidence.used.get(resource)
-    if used is None or np.isnan(used).all():
-        return (
-            "it was not measured" if used is None or evidence.offered == 0 else "no traffic was observed while it was measured"
-        )
+    if used is None:
+        return "it was not measured"
+    if np.isnan(used).all():
+        return _unusable(evidence)
     rows = int((~np.isnan(used)).sum())
     if rows < least_rows:
         return f"there are {rows} rows with both traffic and use, and {least_rows} are the least"
@@ -109,6 +109,16 @@ def problem_of(evidence: Evidence, resource: str, least_rows: int) -> str:
     if resource == "cpu_cores" and _stands_still(used, evidence):
         return "what was measured doesn't move, while the traffic does: is it a limit, or a mean over all of the time?"
     return ""
+
+
+def _unusable(evidence: Evidence) -> str:
+    """Why none of the rows can be used, where they were measured."""
+    watched = evidence.watched_s > 0
+    if not watched.any():
+        return "no traffic was observed while it was measured"
+    if evidence.one_sided[watched].all():
+        return "only one side of its traffic was seen while it was measured"
+    return f"no {evidence.length_s:g} s on end were both measured and observed throughout"
 
 
 def _stands_still(used: Floats, evidence: Evidence) -> bool:

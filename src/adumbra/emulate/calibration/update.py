@@ -33,7 +33,7 @@ def update(evidence: Evidence, prior: RolePrior, known: VmCalibration) -> tuple[
         if fit.carried is None:
             fits[resource] = _as_it_was(fit, "it was learned from response times, which can't be gone on from")
             continue
-        rows = _after(evidence, fit.carried.end_ns)
+        rows = evidence.part(evidence.start_ns >= fit.carried.end_ns)
         problem = problem_of(rows, resource, 1) if len(rows.start_ns) else "no row is later than what it learned from"
         if problem:
             fits[resource] = _as_it_was(fit, problem)
@@ -51,16 +51,6 @@ def untouched(known: VmCalibration) -> VmCalibration:
 
 def _as_it_was(fit: Fit, why: str) -> Fit:
     return replace(fit, changed=(f"as it was: {why}",))
-
-
-def _after(evidence: Evidence, end_ns: int) -> Evidence:
-    """The rows that begin once another has ended."""
-    later = evidence.start_ns >= end_ns
-    used = {name: values[later] for name, values in evidence.used.items()}
-    return replace(
-        evidence, start_ns=evidence.start_ns[later], counts=evidence.counts[later], works=evidence.works[later],
-        holdings=evidence.holdings[later], used=used,
-    )  # fmt: skip
 
 
 def _followed(task: Task, fit: Fit, carried: Carried) -> tuple[Fit, Judged]:

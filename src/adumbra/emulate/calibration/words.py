@@ -11,6 +11,8 @@ from adumbra.schema.records import Floats
 
 _TOLD = 0.03  # a cost that makes less of the use than this isn't spoken of
 _CHANGED = 1.25  # a factor that is worth a word
+FAR_OFF = 30.0
+"""How many times what was believed a VM may use, or a part of it, before the unit of what was measured is doubted."""
 _SAID = {
     "idle_cores": ("at rest it uses {} of a core", 1.0, ""),
     "connection_s": ("a connection costs {}", 1.0, "s"),
@@ -31,8 +33,12 @@ def level_of(resource: str, parts: Floats, before: Floats, after: Floats, believ
     parts: float64[P], what each cost is paid for in it; before, after: float64[P], the costs.
     """
     total_before, total_after = float(parts @ before), float(parts @ after)
-    verb = "takes" if resource == "cpu_cores" else "holds"
-    return [f"the same traffic {verb} {_times(total_after / total_before)} what {believer} said"] if total_before > 0 else []
+    if not total_before > 0:
+        return []
+    verb, unit = ("takes", "cores") if resource == "cpu_cores" else ("holds", "bytes")
+    ratio = total_after / total_before
+    doubt = "" if 1 / FAR_OFF <= ratio <= FAR_OFF else f", so far off that the unit may be wrong: is it in {unit}?"
+    return [f"the same traffic {verb} {_times(ratio)} what {believer} said{doubt}"]
 
 
 def costs_of(names: Sequence[str], parts: Floats, before: Floats, after: Floats, believer: str) -> list[str]:
