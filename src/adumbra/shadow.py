@@ -26,6 +26,7 @@ class Shadow:
     def __init__(self, spec: NetworkSpec, vms: Sequence[Vm], emulator: Emulator) -> None:
         self.spec = spec
         self.vms = tuple(vm.name for vm in vms)
+        self._subnets, self._roles = tuple(vm.subnet for vm in vms), tuple(vm.role for vm in vms)
         self.emulator = emulator
 
     def run(self, metering: Metering) -> Iterator[MetricBatch]:
@@ -47,4 +48,6 @@ class Shadow:
             columns={name: columns[name] for name in BY_NAME},
             one_sided=intervals.one_sided,
             source=source,
+            subnets=self._subnets,
+            roles=self._roles,
         )

@@ -17,7 +17,7 @@ from adumbra.emulate.layout import SIMULATED_BY_SET
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import SIMULATED, EmulatedNetwork, EmulatedVm, spread
-from adumbra.schema.metrics import BY_NAME, SIMULATED_WHERE_ONE_SIDED, Provenance
+from adumbra.schema.metrics import BUCKETS_MS, BY_NAME, HISTOGRAMS, SIMULATED_WHERE_ONE_SIDED, Provenance
 from adumbra.schema.records import Intervals, Requests
 from adumbra.schema.sizing import RESOURCES, Machine
 
@@ -439,6 +439,9 @@ def test_percentiles_are_exact_over_each_cells_requests(intervals_of, vm_of, pri
             latencies.append((free - i - at + 0.005) * 1e3)
         for name, level in (("latency_ms_p50", 50), ("latency_ms_p95", 95), ("latency_ms_p99", 99)):
             assert out[name][i, 0] == pytest.approx(np.percentile(latencies, level), abs=1e-4)
+        *buckets, total = HISTOGRAMS["latency"]
+        assert [out[name][i, 0] for name in buckets] == [sum(ms <= bound for ms in latencies) for bound in BUCKETS_MS]
+        assert out[total][i, 0] == pytest.approx(sum(latencies), abs=1e-2)
 
 
 def fleet(vm_of, prior_of):

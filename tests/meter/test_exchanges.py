@@ -8,6 +8,7 @@ from tests.captures import Frame
 from tests.meter.stories import CLIENT, DB, SIX, WEB, Talk, datagram, observe
 
 from adumbra.meter.summary import cell_quantiles
+from adumbra.schema.metrics import BUCKETS_MS, HISTOGRAMS
 
 
 def opened() -> tuple[list[Frame], Talk]:
@@ -24,6 +25,16 @@ def test_a_request_is_a_clients_data_after_the_servers() -> None:
     assert seen.requests == [(0.1, "web", True), (1.1, "web", False), (3.0, "web", False)]
     assert seen.of("requests") == {0: 1, 1: 1, 3: 1}
     assert seen.of("response_ms_p50") == {0: pytest.approx(100.0), 1: pytest.approx(300.0)}  # from the last byte to the first
+
+
+def test_times_are_counted_up_to_each_bound() -> None:
+    frames, talk = opened()
+    talk.asks(0.1).replies(0.2).asks(0.3).replies(0.305).asks(0.4).replies(0.4301).asks(0.5).replies(0.53)
+    seen = observe(frames)
+    want = {ms: sum(took <= ms for took in (5.0, 30.0, 30.1, 100.0)) for ms in BUCKETS_MS}
+    *buckets, total = HISTOGRAMS["response"]
+    assert [seen.of(name).get(0, 0) for name in buckets] == list(want.values())
+    assert seen.of(total) == {0: pytest.approx(165.1)}
 
 
 def test_pipelined_requests_are_one() -> None:

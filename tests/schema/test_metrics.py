@@ -7,7 +7,7 @@ import re
 import pytest
 
 from adumbra.schema import metrics
-from adumbra.schema.metrics import BY_NAME, METRICS, NAMES, Provenance, Rollup, provenance
+from adumbra.schema.metrics import BUCKETS_MS, BY_NAME, HISTOGRAMS, METRICS, NAMES, TOLD, Kind, Provenance, Rollup, provenance
 
 OBSERVED = [
     "rx_bytes",
@@ -49,7 +49,8 @@ def test_every_column_of_the_design_is_there_with_its_provenance() -> None:
         "connections_scanned", "scan_bytes", "sampling_error_ratio",
     }  # fmt: skip
     bounds = {f"{name}_{end}" for name in SIMULATED for end in ("low", "high")}
-    assert set(NAMES) - {*OBSERVED, *INFERRED, *SIMULATED} == added | bounds
+    assert set(TOLD) - {*OBSERVED, *INFERRED, *SIMULATED} == added | bounds
+    assert set(NAMES) - set(TOLD) == {name for columns in HISTOGRAMS.values() for name in columns}
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -68,22 +69,28 @@ def test_names_are_unique_and_in_order() -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=NAMES)
 def test_each_metric_by_prometheus_conventions(metric: metrics.Metric) -> None:
-    assert re.fullmatch(r"adumbra_vm(_[a-z]+)+", metric.prometheus)
+    assert re.fullmatch(r"adumbra_vm(_[a-z]+|_p\d\d)+", metric.prometheus)
     assert metric.help.endswith(".")
-    assert metric.prometheus.endswith("_total") == (metric.rollup is Rollup.SUM)
-    if metric.unit == "ms":
-        assert metric.prometheus.endswith("_seconds")
+    assert metric.prometheus.endswith("_total") == (metric.kind is Kind.COUNTER)
+    assert metric.family.endswith("_seconds") or metric.unit != "ms"
+    assert metric.scale == (1e-3 if metric.unit == "ms" else 1.0)
     if metric.whole:
         assert metric.provenance is not Provenance.SIMULATED
     if metric.rollup is Rollup.SUM:
-        assert metric.unit in {"bytes", "packets", "count", "s"}
+        assert metric.unit in {"bytes", "packets", "count", "s"} or metric.kind is Kind.HISTOGRAM
 
 
-def test_metrics_that_share_a_name_are_quantiles_of_one_thing() -> None:
-    families: dict[str, set[str]] = {}
-    for metric in METRICS:
-        families.setdefault(metric.prometheus, set()).add(re.sub(r"_p\d\d(_low|_high)?$", r"\1", metric.name))
-    assert all(len(things) == 1 for things in families.values())
+def test_each_column_is_a_series_of_its_own() -> None:
+    assert len({(metric.prometheus, metric.le) for metric in METRICS}) == len(METRICS)
+
+
+@pytest.mark.parametrize("stem", HISTOGRAMS)
+def test_a_histogram_has_a_count_up_to_each_bound_and_a_sum(stem: str) -> None:
+    *buckets, total = (BY_NAME[name] for name in HISTOGRAMS[stem])
+    assert [float(metric.le) * 1e3 for metric in buckets] == pytest.approx(BUCKETS_MS)
+    assert {metric.prometheus for metric in buckets} == {f"{total.family}_bucket"}
+    assert (total.prometheus, total.unit, total.le) == (f"{total.family}_sum", "ms", "")
+    assert {metric.provenance for metric in (*buckets, total)} == {BY_NAME[f"{stem}_ms_p99"].provenance}
 
 
 @pytest.mark.parametrize(

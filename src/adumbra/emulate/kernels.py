@@ -18,10 +18,12 @@ from adumbra.emulate.chance_kernels import (
 )
 from adumbra.emulate.compiled import compiled, inlined
 from adumbra.emulate.layout import (
+    BUCKETS,
     CPU_SECONDS,
     CPU_UTILIZATION,
     DROPPED_RATIO,
     HIGH,
+    HISTOGRAM,
     LOW,
     MEMORY_BYTES,
     P50,
@@ -36,6 +38,7 @@ from adumbra.emulate.link_kernels import INITIAL_WINDOW_BYTES, carry, delay, res
 from adumbra.emulate.memory_kernels import cached, forgotten, keep_open, remember
 from adumbra.emulate.queueing import serve, serve_bulk, unfinished
 from adumbra.emulate.sharing_kernels import complete, left_over, share, share_bulk
+from adumbra.schema.metrics import BUCKETS_MS
 
 __all__ = ["INITIAL_WINDOW_BYTES", "LONGEST_NS", "draw_arrivals", "draw_normals", "emulate"]
 
@@ -133,7 +136,9 @@ def _send(vm, total, now_ns, length_ns, arrive_ns, offered, backlog, credit, wai
 
 @compiled
 def _write_latencies(times_ns, rest_ns, late_ns, offered, values, row):
-    """Percentiles over the requests that were answered: path, link in, cores, link out. NaN of none."""
+    """Percentiles over the requests that were answered: path, link in, cores, link out. NaN of none. Gives how many there are,
+    their latencies in `values`.
+    """
     answered = 0
     for j in range(len(offered)):
         if offered[j] != 0 and times_ns[2, j] >= 0:
@@ -143,6 +148,21 @@ def _write_latencies(times_ns, rest_ns, late_ns, offered, values, row):
         values[answered] = late_ns[j] * 1e-6
         answered += 1
     row[P50], row[P95], row[P99] = quantiles(values[:answered], 0.5, 0.95, 0.99)
+    return answered
+
+
+@compiled
+def _write_histogram(latencies_ms, stands_for, row):
+    """How many requests were answered within each bound, each latency standing for some, and the sum of all."""
+    row[HISTOGRAM : HISTOGRAM + BUCKETS + 1] = 0.0
+    for latency_ms in latencies_ms:
+        bucket = 0
+        while latency_ms > BUCKETS_MS[bucket]:
+            bucket += 1
+        row[HISTOGRAM + bucket] += stands_for
+        row[HISTOGRAM + BUCKETS] += latency_ms * stands_for
+    for bucket in range(1, BUCKETS):
+        row[HISTOGRAM + bucket] += row[HISTOGRAM + bucket - 1]
 
 
 @compiled
@@ -285,7 +305,9 @@ def _cell(
         run.tx_backlog_bytes, run.tx_credit_bytes, tx_carried = after
         shares = (rx_carried * (1.0 - refused), tx_carried * (1.0 - refused) if n == 0 else tx_carried)
         _write_rest(vm, figures[s], run, cell, done_ns, left * cell.stands_for, shares, holding, elapsed_ns, length_ns, rows[s])
-        _write_latencies(times_ns, rest_ns[at], late_ns[:late], offered, values, rows[s])
+        answered = _write_latencies(times_ns, rest_ns[at], late_ns[:late], offered, values, rows[s])
+        if s == 0:
+            _write_histogram(values[:answered], cell.stands_for, row)
         if vm.jobs > 0:
             _hand_over(run, places, rest_ns[at], offered)
     for c in range(rows.shape[1]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from adumbra.schema.calibration import COSTS
+from adumbra.schema.metrics import BUCKETS_MS
 
 FLEET = np.dtype(
     [
@@ -83,7 +84,9 @@ SIMULATED_BY_SET: tuple[str, ...] = (
 P50, P95, P99, CPU_UTILIZATION, CPU_SECONDS, MEMORY_BYTES, STORAGE_BYTES, STORAGE_OPS, DROPPED_RATIO = range(9)
 RTT_P50, RTT_P99 = 9, 10
 LOW, HIGH = 11, 20  # where the lower and upper bounds of the nine begin
-WIDTH = 29
+HISTOGRAM = 29  # where the latencies' buckets begin: counts up to each bound, then their sum
+BUCKETS = len(BUCKETS_MS)
+WIDTH = HISTOGRAM + BUCKETS + 1
 
 SHARED_JOBS = 256
 """The most requests that share a VM's cores at once, as software bounds its processes or connections; at least 4 a server."""

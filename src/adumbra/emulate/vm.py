@@ -23,6 +23,7 @@ from adumbra.emulate.parameters import LEAST_SHARE, PARAMETER_SETS, believed, lo
 from adumbra.emulate.paths import NetworkPath
 from adumbra.emulate.roles import RolePrior
 from adumbra.schema.calibration import VmCalibration
+from adumbra.schema.metrics import HISTOGRAMS
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals, Ints
 from adumbra.schema.sizing import RESOURCES, Machine
 
@@ -115,7 +116,7 @@ class EmulatedVm:
 
 
 _BOUNDED: tuple[str, ...] = tuple(f"{name}_{end}" for end in ("low", "high") for name in SIMULATED_BY_SET)
-SIMULATED: tuple[str, ...] = (*SIMULATED_BY_SET, "rtt_ms_p50", "rtt_ms_p99", *_BOUNDED)
+SIMULATED: tuple[str, ...] = (*SIMULATED_BY_SET, "rtt_ms_p50", "rtt_ms_p99", *_BOUNDED, *HISTOGRAMS["latency"])
 """The columns of the metric catalogue that an emulated network gives, in the order in which the kernels write them."""
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adumbra.meter import flow_cell_kernels as kernels
 from adumbra.meter import flow_origin_kernels, flow_record_kernels
-from adumbra.schema.metrics import METRICS, Provenance
+from adumbra.schema.metrics import HISTOGRAMS, METRICS, Provenance
 from adumbra.schema.records import (
     NANOSECONDS,
     Accounts,
@@ -36,6 +36,7 @@ _NAMES = tuple(metric.name for metric in METRICS if metric.provenance is not Pro
 _UNTOLD_BY_FLOWS = frozenset(
     {"requests", "retransmitted_packets", "out_of_order_packets", "duplicate_acks", "zero_windows", "loss_ratio"}
     | {f"{kind}_ms_{level}" for kind in ("rtt", "ack", "response") for level in ("p50", "p99")}
+    | {name for kind in ("rtt", "ack", "response") for name in HISTOGRAMS[kind]}
 )
 _TOLD_BY = {  # column: the bit that a row has which might have told it, the bit of one that did, since when it is told
     "rx_bytes": (kernels.RX_SEEN, kernels.RX_BYTES_TOLD, kernels.T_BYTES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from adumbra.meter import closing_kernels, layout
 from adumbra.meter.tally import Notes, Tally
-from adumbra.schema.metrics import BY_NAME
+from adumbra.schema.metrics import BUCKETS_MS, BY_NAME, HISTOGRAMS
 from adumbra.schema.records import Floats, Intervals, Ints, Requests
 
 _COUNTED = (
@@ -17,7 +18,7 @@ _COUNTED = (
     "connections_established", "connections_failed", "peers", "requests", "retransmitted_packets", "out_of_order_packets",
     "duplicate_acks", "zero_windows", "connections_scanned", "scan_bytes", "missed_packets",
 )  # fmt: skip
-_QUANTILES = {"rtt_ms": layout.ROUND_TRIP, "ack_ms": layout.ACKNOWLEDGED, "response_ms": layout.RESPONSE}
+_TIMED = {"rtt": layout.ROUND_TRIP, "ack": layout.ACKNOWLEDGED, "response": layout.RESPONSE}
 _LEVELS = {"p50": 0.5, "p99": 0.99}
 
 
@@ -47,9 +48,10 @@ class Summary:
         segments = tally.column("segments")
         repeated = tally.column("retransmitted_packets")
         columns["loss_ratio"] = np.where(segments > 0, repeated / np.maximum(segments, 1), np.nan)
-        for name, kind in _QUANTILES.items():
+        for name, kind in _TIMED.items():
             for label, values in zip(_LEVELS, _quantiles(tally, kind), strict=True):
-                columns[f"{name}_{label}"] = values
+                columns[f"{name}_ms_{label}"] = values
+            columns |= zip(HISTOGRAMS[name], _histogram(tally, kind), strict=True)
         columns["sampling_error_ratio"] = np.zeros_like(columns["loss_ratio"])  # every packet was looked at
         return Intervals(
             interval_ns=tally.interval_ns,
@@ -78,6 +80,16 @@ def _quantiles(tally: Tally, kind: int) -> Floats:
     noted, shape = tally.notes[kind], tally.counts.shape[:2]
     found_ns = cell_quantiles(noted.cells, noted.values, tuple(_LEVELS.values()), shape[0] * shape[1])
     return (found_ns / 1e6).reshape(len(_LEVELS), *shape)
+
+
+def _histogram(tally: Tally, kind: int) -> Iterator[NDArray[np.generic]]:
+    """Of the times of one kind, how many are up to each of BUCKETS_MS, int64[k, V] each; then their sum, ms."""
+    noted, shape, buckets = tally.notes[kind], tally.counts.shape[:2], len(BUCKETS_MS)
+    cells = shape[0] * shape[1]
+    bucket = np.searchsorted(np.array(BUCKETS_MS) * 1e6, noted.values, side="left")
+    counts = np.bincount(noted.cells * buckets + bucket, minlength=cells * buckets).reshape(cells, buckets).cumsum(axis=1)
+    yield from (np.ascontiguousarray(column).reshape(shape) for column in counts.T)
+    yield np.bincount(noted.cells, weights=noted.values / 1e6, minlength=cells).astype(np.float64).reshape(shape)
 
 
 def _requests(noted: Notes, vms: int) -> Requests:

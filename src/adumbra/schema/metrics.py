@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -24,9 +26,21 @@ class Rollup(StrEnum):
     LAST = "last"
 
 
+class Kind(StrEnum):
+    """What a column is to a time-series database."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One column of a metric batch. `whole` columns hold counts; the others are floats in which NaN means "not known"."""
+    """One column of a metric batch. `whole` columns hold counts; the others are floats in which NaN means "not known".
+
+    prometheus: the series' name there, of which with `le` each column has its own. le: of a histogram's bucket, its upper bound
+    in seconds as its label says it, "" for what is no bucket.
+    """
 
     name: str
     unit: str
@@ -34,10 +48,27 @@ class Metric:
     rollup: Rollup
     prometheus: str
     help: str
+    le: str = ""
 
     @property
     def whole(self) -> bool:
         return self.unit in {"bytes", "packets", "count"} and self.provenance is not Provenance.SIMULATED
+
+    @property
+    def kind(self) -> Kind:
+        if self.le or self.prometheus.endswith("_sum"):
+            return Kind.HISTOGRAM
+        return Kind.COUNTER if self.rollup is Rollup.SUM else Kind.GAUGE
+
+    @property
+    def family(self) -> str:
+        """The metric's name in Prometheus' sense: of a histogram, what its buckets and sum have in common."""
+        return self.prometheus.removesuffix("_bucket").removesuffix("_sum") if self.kind is Kind.HISTOGRAM else self.prometheus
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be in base units: seconds."""
+        return 1e-3 if self.unit == "ms" else 1.0
 
 
 def _observed(name: str, unit: str, rollup: Rollup, prometheus: str, help: str) -> Metric:
@@ -102,24 +133,24 @@ _PLAIN: tuple[Metric, ...] = (
         "adumbra_vm_requests_total",
         "Requests to the VM: a client's data after the server's, or the first on a connection.",
     ),
-    _observed("rtt_ms_p50", "ms", _MEAN, "adumbra_vm_round_trip_seconds", "Median round trip, from TCP handshakes."),
-    _observed("rtt_ms_p99", "ms", _MAX, "adumbra_vm_round_trip_seconds", "99th percentile of round trips."),
+    _observed("rtt_ms_p50", "ms", _MEAN, "adumbra_vm_round_trip_median_seconds", "Median round trip, from TCP handshakes."),
+    _observed("rtt_ms_p99", "ms", _MAX, "adumbra_vm_round_trip_p99_seconds", "99th percentile of round trips."),
     _observed(
         "ack_ms_p50",
         "ms",
         _MEAN,
-        "adumbra_vm_acknowledgement_seconds",
+        "adumbra_vm_acknowledgement_median_seconds",
         "Median time from data that the VM sent, as it passed the tap, to its TCP timestamp's echo by the other end.",
     ),
-    _observed("ack_ms_p99", "ms", _MAX, "adumbra_vm_acknowledgement_seconds", "99th percentile of these times."),
+    _observed("ack_ms_p99", "ms", _MAX, "adumbra_vm_acknowledgement_p99_seconds", "99th percentile of these times."),
     _inferred(
         "response_ms_p50",
         "ms",
         _MEAN,
-        "adumbra_vm_response_seconds",
+        "adumbra_vm_response_median_seconds",
         "Median time from the last byte of a request to the first of its response.",
     ),
-    _inferred("response_ms_p99", "ms", _MAX, "adumbra_vm_response_seconds", "99th percentile of response times."),
+    _inferred("response_ms_p99", "ms", _MAX, "adumbra_vm_response_p99_seconds", "99th percentile of response times."),
     _inferred(
         "retransmitted_packets",
         "count",
@@ -169,9 +200,11 @@ _PLAIN: tuple[Metric, ...] = (
         "adumbra_vm_loss_ratio",
         "Retransmitted segments as a share of all segments with data.",
     ),
-    _simulated("latency_ms_p50", "ms", _MEAN, "adumbra_vm_latency_seconds", "Median emulated latency: link, queue, service."),
-    _simulated("latency_ms_p95", "ms", _MAX, "adumbra_vm_latency_seconds", "95th percentile of emulated latency."),
-    _simulated("latency_ms_p99", "ms", _MAX, "adumbra_vm_latency_seconds", "99th percentile of emulated latency."),
+    _simulated(
+        "latency_ms_p50", "ms", _MEAN, "adumbra_vm_latency_median_seconds", "Median emulated latency: link, queue, service."
+    ),
+    _simulated("latency_ms_p95", "ms", _MAX, "adumbra_vm_latency_p95_seconds", "95th percentile of emulated latency."),
+    _simulated("latency_ms_p99", "ms", _MAX, "adumbra_vm_latency_p99_seconds", "99th percentile of emulated latency."),
     _simulated("cpu_utilization", "ratio", _MEAN, "adumbra_vm_cpu_utilization_ratio", "Busy share of the VM's cores, 0 to 1."),
     _simulated("cpu_seconds", "s", _S, "adumbra_vm_cpu_seconds_total", "CPU time used."),
     _simulated("memory_bytes", "bytes", _MAX, "adumbra_vm_memory_bytes", "Memory in use."),
@@ -214,15 +247,53 @@ def _bound(metric: Metric, end: str) -> Metric:
     return replace(metric, name=f"{metric.name}_{end}", prometheus=prometheus, help=told)
 
 
+BUCKETS_MS: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, math.inf)
+"""Upper bounds of the buckets of every histogram: times up to and including each are counted in it."""
+_BOUNDS: tuple[tuple[str, str], ...] = (  # of a column's name, and of Prometheus' label in seconds
+    ("100us", "0.0001"), ("300us", "0.0003"), ("1ms", "0.001"), ("3ms", "0.003"), ("10ms", "0.01"), ("30ms", "0.03"),
+    ("100ms", "0.1"), ("300ms", "0.3"), ("1s", "1.0"), ("3s", "3.0"), ("inf", "+Inf"),
+)  # fmt: skip
+_TIMED: tuple[tuple[str, Provenance, str, str], ...] = (
+    ("rtt", Provenance.OBSERVED, "adumbra_vm_round_trip_seconds", "Round trips, from TCP handshakes"),
+    (
+        "ack",
+        Provenance.OBSERVED,
+        "adumbra_vm_acknowledgement_seconds",
+        "Times from data sent to its TCP timestamp's echo",
+    ),
+    (
+        "response",
+        Provenance.INFERRED,
+        "adumbra_vm_response_seconds",
+        "Times from the end of a request to its response",
+    ),
+    ("latency", Provenance.SIMULATED, "adumbra_vm_latency_seconds", "Emulated latencies: link, queue, service"),
+)
+
+
+def _histogram(stem: str, provenance: Provenance, family: str, told: str) -> Iterator[Metric]:
+    """The columns of a histogram: counts of the times up to each bound, as Prometheus has them, and the sum of all times."""
+    for bound, le in _BOUNDS:
+        yield Metric(f"{stem}_le_{bound}", "count", provenance, _S, f"{family}_bucket", f"{told}.", le)
+    yield Metric(f"{stem}_sum_ms", "ms", provenance, _S, f"{family}_sum", f"{told}.")
+
+
+HISTOGRAMS: dict[str, tuple[str, ...]] = {
+    timed[0]: tuple(metric.name for metric in _histogram(*timed)) for timed in _TIMED
+}  # fmt: skip
+"""The columns of each histogram by what is timed: a count for each of BUCKETS_MS, then the sum in ms."""
 BOUNDED: tuple[str, ...] = tuple(metric.name for metric in _PLAIN if metric.provenance is Provenance.SIMULATED)
 """The simulated columns, beside each of which stand the ends of its interval, `<name>_low` and `<name>_high`."""
 METRICS: tuple[Metric, ...] = (
     *_PLAIN,
     *(_bound(metric, end) for metric in _PLAIN if metric.name in BOUNDED for end in _PERCENTILES),
+    *(metric for timed in _TIMED for metric in _histogram(*timed)),
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 NAMES: tuple[str, ...] = tuple(BY_NAME)
+TOLD: tuple[str, ...] = tuple(name for name, metric in BY_NAME.items() if metric.kind is not Kind.HISTOGRAM)
+"""The columns that people read: all but the histograms', of which these have the percentiles."""
 SIMULATED_WHERE_ONE_SIDED: frozenset[str] = frozenset({"rtt_ms_p50", "rtt_ms_p99"})
 """Columns whose value is simulated in the intervals in which only one side of the traffic was seen."""
 

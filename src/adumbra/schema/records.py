@@ -277,7 +277,7 @@ class MetricBatch:
     """Rows for a metric store: every catalogue column of k intervals and V VMs.
 
     start_ns int64[k]; vms: V names; columns: name -> [k, V], int64 or float64 (NaN: not known); one_sided bool[k, V];
-    source: what was observed, such as "pcap:shop.pcap".
+    source: what was observed, such as "pcap:shop.pcap"; subnets, roles: of each VM, or () where that is not told.
     """
 
     network: str
@@ -288,6 +288,8 @@ class MetricBatch:
     one_sided: NDArray[np.bool_]
     source: str
     origin: Origin = Origin.SHADOW
+    subnets: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start_ns)
