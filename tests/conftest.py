@@ -1,15 +1,18 @@
-"""For all tests: `--examples N` has each property tried with N examples instead of its own few, for a long run by hand."""
+"""For all tests: `--examples N` tries each property with N examples, `--outage-s S` makes outages last."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
+from tests import servers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, help="try each property with so many examples")
+    parser.addoption("--outage-s", type=float, default=9.0, help="how long stores are away in the outage tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -20,3 +23,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 known = getattr(test, "_hypothesis_internal_use_settings", settings())
                 long = settings(known, max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
                 test._hypothesis_internal_use_settings = long
+
+
+@pytest.fixture(scope="session")
+def prometheus_url() -> Iterator[str]:
+    yield from servers.session(servers.prometheus)
+
+
+@pytest.fixture(scope="session")
+def victoriametrics_url() -> Iterator[str]:
+    yield from servers.session(servers.victoriametrics)
+
+
+@pytest.fixture(scope="session")
+def influxdb_url() -> Iterator[str]:
+    yield from servers.session(servers.influxdb)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    yield from servers.session(servers.postgresql)

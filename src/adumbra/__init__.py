@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adumbra.schema.version import __version__
+
 if TYPE_CHECKING:
     from adumbra.schema.spec import NetworkSpec, parse_spec
     from adumbra.service.profiles import generate_resource_profile
 
-__version__ = "0.1.0"
 __all__ = ["NetworkSpec", "__version__", "generate_resource_profile", "parse_spec"]
 
 _HOMES = {

@@ -1,12 +1,22 @@
-"""What the environment says: where state lives. Reads environment variables only, opens nothing."""
+"""What the environment says: where state and metrics live, what is kept, what is logged. Reads environment variables only."""
 
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from adumbra.schema.errors import InputError
+from adumbra.schema.units import parse_keep_s
+
+_PREFIX = "ADUMBRA_"
+DAY_S = 86_400.0
+Kept = Annotated[float, BeforeValidator(parse_keep_s), Field(validate_default=False)]
+"""Seconds, given as text."""
 
 
 def _data_home() -> Path:
@@ -14,11 +24,53 @@ def _data_home() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "adumbra"
 
 
+class LogLevel(StrEnum):
+    """The least that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a log is written. `auto`: lines where a person reads along, JSON in a pipe or file."""
+
+    AUTO = "auto"
+    LINES = "lines"
+    JSON = "json"
+
+
 class Settings(BaseSettings):
     """Settings from ADUMBRA_* variables.
 
-    home: the folder of all state; by default the user's data folder (XDG Base Directory Specification).
+    home: the folder of all state; by default the user's data folder (XDG Base Directory Specification). store: where metrics
+    go, one or several URLs (store/urls.py); by default a DuckDB file in `home`. state: an SQLite file or a PostgreSQL URL
+    for networks and what hangs on them; by default a file in `home`. spool_gb: how much waits on disk at most for each remote
+    store, in 10^9 bytes. drain_s: how long a command that wrote waits at its end for that to be sent. keep_raw, keep_1m,
+    keep_5m, keep_1h: how long the embedded store keeps intervals and their roll-ups, in seconds; written like 7d or 2y.
+    log_level, log_format: of what is logged, on standard error.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ADUMBRA_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
     home: Path = Field(default_factory=_data_home)
+    store: SecretStr = SecretStr("")
+    state: SecretStr = SecretStr("")
+    spool_gb: float = Field(1.0, ge=0.001, allow_inf_nan=False)
+    drain_s: float = Field(30.0, ge=0.0, allow_inf_nan=False)
+    keep_raw: Kept = 7 * DAY_S
+    keep_1m: Kept = 30 * DAY_S
+    keep_5m: Kept = 180 * DAY_S
+    keep_1h: Kept = 730 * DAY_S
+    log_level: LogLevel = LogLevel.WARNING
+    log_format: LogFormat = LogFormat.AUTO
+
+
+def load_settings() -> Settings:
+    """The settings. Raises InputError naming the variable that is wrong, never its value."""
+    try:
+        return Settings.model_validate({})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        name = f"{_PREFIX}{first['loc'][0]}".upper() if first["loc"] else "a setting"
+        raise InputError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}", "correct it, or unset it") from None

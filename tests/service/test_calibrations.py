@@ -147,7 +147,8 @@ REFUSED = [
     ({"shift_s": -3600}, InputError, "1 hours apart: give times with their zone"),
     ({"rows": 5}, TooLittleDataError, "there are 5 rows"),
     ({"rows": 1}, TooLittleDataError, "more than one row"),
-    ({"factor": 1000.0}, InputError, "is it in percent"),
+    ({"factor": 500.0}, InputError, "is it in percent"),
+    ({"factor": 1500.0}, InputError, "is it in millicores"),
     ({"factor": 100_000.0}, InputError, "is it in millicores"),
 ]
 
@@ -178,11 +179,18 @@ def test_use_that_stands_still_while_traffic_moves_is_refused(workspace: Workspa
     assert "doesn't move, while the traffic does" in web.refused["cpu_cores"]
 
 
-def test_a_level_far_from_the_roles_is_doubted(workspace: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "factor", "what"), [(600, 25.0, "is it in cores?"), (16, 25.0, "is it in cores?"), (600, 1.0, "")]
+)
+def test_a_level_far_from_the_roles_is_doubted(
+    workspace: Workspace, tmp_path: Path, rows: int, factor: float, what: str
+) -> None:
+    """Of a few rows too, of which none are held out."""
     batch = traffic()
     workspace.metrics.write(batch)
-    found = calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "u.csv", factor=25.0), now)
-    assert any("is the unit right" in note for note in found.calibration.notes)
+    found = calibrations.from_usage(workspace, "lab", usage_of(batch, tmp_path / "u.csv", rows=rows, factor=factor), now)
+    told = [each for each in found.calibration.vms[0].fits["cpu_cores"].changed if "is it in" in each]
+    assert [each.partition(": ")[2] for each in told] == ([what] if what else [])
 
 
 @pytest.mark.parametrize(("interval_s", "row_s", "off_s"), [(10, 1, 0), (60, 10, 0), (1, 1.5, 0.25), (10, 7, 3), (10, 2, 1)])
@@ -280,7 +288,7 @@ def test_an_update_needs_something_to_go_on_from_and_later_use(workspace: Worksp
     (tmp_path / "after.csv").write_text(
         f"vm,time,cpu_cores\nweb,{START_S + 2000},1\nweb,{START_S + 2010},1\nweb,{START_S + 1195},1\nweb,{START_S + 2020},1\n"
     )
-    with pytest.raises(TooLittleDataError, match="web: as it was: no traffic was observed while it was measured"):
+    with pytest.raises(TooLittleDataError, match="web: as it was: no 10 s on end were both measured and observed throughout"):
         calibrations.update_from(workspace, "lab", str(tmp_path / "after.csv"), now)
 
 

@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-import adumbra.store.duckdb as metric_store
+import adumbra.store.duckdb_file as metric_file
+import adumbra.store.duckdb_rows as metric_rows
+import adumbra.store.duckdb_upkeep as metric_upkeep
 from adumbra.schema.errors import StoreError
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch
-from adumbra.store.duckdb import DuckDBStore
+from adumbra.store.duckdb import DuckDBStore, Rewriting
+from adumbra.store.levels import Retention
 from adumbra.store.state import StateStore
 
+SHORT = Retention(raw_s=3600.0, minute_s=2 * 3600.0, five_minutes_s=3 * 3600.0)
+ALWAYS = Rewriting(free_share=0.0, growth=0.0, least_bytes=0)
 VMS = tuple(f"web-{number}" for number in range(1, 41))
 PER_BATCH = 10
 
@@ -59,15 +64,79 @@ def write_metrics(path: Path, first: int) -> None:
 
 def die_writing_metrics(path: Path) -> None:
     """Is killed when the old rows are out and the new ones in, and only the commit is left to do."""
-    insert = metric_store._insert
+    insert = metric_rows.insert
 
     def insert_and_die(*arguments: Any) -> None:
         insert(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    metric_store._insert = insert_and_die
+    metric_rows.insert = insert_and_die
     with DuckDBStore(path) as store:
         store.write(numbered(0, 2))
+
+
+def hour_of(number: int) -> MetricBatch:
+    """Hour `number`: 180 intervals of 20 s of four VMs, in which every metric is 1."""
+    whole = numbered(0, 1)
+    starts = (number * 3600 + 20 * np.arange(180)) * NANOSECONDS
+    columns = {name: np.ones((180, 4), values.dtype) for name, values in whole.columns.items()}
+    return MetricBatch("shop", 20.0, VMS[:4], starts, columns, np.zeros((180, 4), np.bool_), whole.source)
+
+
+def keep_metrics(path: Path, first: int) -> None:
+    """Writes hour after hour; after each it rolls up, forgets and rewrites the file."""
+    with DuckDBStore(path, SHORT, ALWAYS) as store:
+        say("open")
+        for number in range(first, first + 10_000):
+            store.write(hour_of(number))
+            say("written", number)
+            done = store.maintain(2**62)
+            say("kept", number, done.rolled_up, done.forgotten, done.freed_bytes is not None)
+
+
+def die_swapping(path: Path, after: int) -> None:
+    """Is killed when the old file is closed: just before, or just after, the new one takes its place."""
+    swap = metric_file.swap
+
+    def swap_and_die(file: Path) -> None:
+        if after:
+            swap(file)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    metric_file.swap = swap_and_die
+    with DuckDBStore(path, SHORT, ALWAYS) as store:
+        store.write(hour_of(0))
+        say("written", 0)
+        store.maintain(2**62)
+
+
+def die_migrating(path: Path) -> None:
+    """Is killed when an older format is brought to this one, and only the commit is left to do."""
+    migrate = metric_file._from_version_1
+
+    def migrate_and_die(connection: Any) -> None:
+        migrate(connection)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    metric_file._from_version_1 = migrate_and_die
+    with DuckDBStore(path):
+        pass
+
+
+def die_at_step(path: Path, step: str) -> None:
+    """Is killed when rows are rolled up, or taken away, and only the commit is left to do."""
+    act = getattr(metric_upkeep, step)
+
+    def act_and_die(*arguments: Any) -> None:
+        if act(*arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(metric_upkeep, step, act_and_die)
+    with DuckDBStore(path, SHORT) as store:
+        for number in range(5):
+            store.write(hour_of(number))
+            say("written", number)
+        store.maintain(2**62)
 
 
 def die_after_writing_metrics(path: Path) -> None:
@@ -157,6 +226,16 @@ def lock_state(path: Path) -> None:
     with sa.create_engine(f"sqlite:///{path}").connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         say("locked")
+        sys.stdin.readline()
+
+
+def hold_state(url: str) -> None:
+    """Is in the middle of an act on the network `shop`, as PostgreSQL has them, until it is told to go on."""
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT * FROM networks WHERE name = 'shop' FOR UPDATE")
+        say("held")
         sys.stdin.readline()
 
 

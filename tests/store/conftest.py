@@ -3,18 +3,156 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
+import httpx
 import numpy as np
 import pytest
+from tests import servers
 
 from adumbra.schema.metrics import METRICS
-from adumbra.schema.records import NANOSECONDS, MetricBatch, Origin
+from adumbra.schema.records import NANOSECONDS, MetricBatch, Origin, Series, SeriesQuery
+from adumbra.store.duckdb import DuckDBStore
+from adumbra.store.http_access import HttpAccess
+from adumbra.store.influx import InfluxStore
+from adumbra.store.influx_client import InfluxConfig
+from adumbra.store.outbox import Outbox
+from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
+from adumbra.store.protocol import Abilities, MetricStore
+from adumbra.store.spool import Spool
 
 Spawn = Callable[..., subprocess.Popen[str]]
+
+EPOCH_S = 1_700_006_400
+"""The tests' zero: the beginning of a day, which databases of any retention used here take."""
+
+
+def at_ns(seconds: float) -> int:
+    """So many seconds after the tests' zero, in ns since the epoch."""
+    return EPOCH_S * NANOSECONDS + round(seconds * NANOSECONDS)
+
+
+@dataclass(frozen=True)
+class StoreKind:
+    """How a kind of store is opened for a test: from a folder, and from the address of a server, "" where it has none."""
+
+    open: Callable[[Path, str], MetricStore]
+    server: str = ""
+    """The fixture that starts its server and gives its address."""
+    replaces: bool = True
+    settle: Callable[[str], None] = lambda _: None
+    """Makes the server at an address show what it took, where it does that a second later only."""
+    exact: float = 1e-12
+    """What may be lost of a number with a fraction, as a share; and by differences of long sums."""
+
+
+def _prometheus(_: Path, url: str) -> PrometheusStore:
+    return PrometheusStore(PrometheusConfig(HttpAccess(url, give_up_s=2.0), shards=2))
+
+
+def _influx(_: Path, url: str) -> InfluxStore:
+    return InfluxStore(InfluxConfig(HttpAccess(url, give_up_s=2.0), "contract"))
+
+
+class Sent(Outbox):
+    """An outbox that waits until what it takes has arrived, as the contract is on what is read after."""
+
+    def write(self, batch: MetricBatch) -> int:
+        replaced = super().write(batch)
+        assert self.flush(60.0) == 0
+        return replaced
+
+
+def _spooled(folder: Path, url: str) -> Sent:
+    return Sent("prometheus", _prometheus(folder, url), Spool(folder / "spool"))
+
+
+def flushed(url: str) -> None:
+    """VictoriaMetrics' /internal/force_flush, made for tests."""
+    httpx.get(f"{url}/internal/force_flush").raise_for_status()
+
+
+STORES: dict[str, StoreKind] = {
+    "duckdb": StoreKind(lambda folder, _: DuckDBStore(folder / "metrics.duckdb")),
+    "prometheus": StoreKind(_prometheus, "prometheus_url", replaces=False),
+    "prometheus behind a spool": StoreKind(_spooled, "prometheus_url", replaces=False),
+    "victoriametrics": StoreKind(_prometheus, "victoriametrics_url", replaces=False, settle=flushed, exact=1e-9),
+    "influxdb": StoreKind(_influx, "influxdb_url"),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that opens a store runs on all kinds of stores that promise what it is about."""
+    if "opened" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("replaces")
+        metafunc.parametrize("opened", [name for name, kind in STORES.items() if kind.replaces or not marked], indirect=True)
+
+
+class Apart:
+    """A store in which a test's networks have names of their own, as servers outlive tests."""
+
+    def __init__(self, store: MetricStore, kind: StoreKind, mark: str, address: str) -> None:
+        self._store, self._mark, self.exact = store, mark, kind.exact
+        self._settle = lambda: kind.settle(address)
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._store.abilities
+
+    def __enter__(self) -> Self:
+        self._store.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._store.__exit__(*exc)
+
+    def write(self, batch: MetricBatch) -> int:
+        replaced = self._store.write(replace(batch, network=self._mark + batch.network))
+        self._settle()
+        return replaced
+
+    def amend(self, batch: MetricBatch) -> int:
+        return self._store.amend(replace(batch, network=self._mark + batch.network))
+
+    def read(self, query: SeriesQuery) -> Series:
+        series = self._store.read(replace(query, network=self._mark + query.network))
+        return replace(series, network=query.network)
+
+    def vms(self, network: str) -> tuple[str, ...]:
+        return self._store.vms(self._mark + network)
+
+    def span(self, network: str, origin: Origin = Origin.SHADOW) -> tuple[int, int] | None:
+        return self._store.span(self._mark + network, origin)
+
+    def delete_network(self, network: str) -> int:
+        return self._store.delete_network(self._mark + network)
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], MetricStore]]:
+    """Gives the same store, yet to be opened, as often as it is called."""
+    kind, mark = STORES[request.param], f"t{secrets.token_hex(6)}-"
+    with ExitStack() as own:
+        if kind.server and request.node.get_closest_marker("own_server"):
+            make = getattr(servers, kind.server.removesuffix("_url"))
+            folder = own.enter_context(servers.folder_of(make.__name__))
+            address = own.enter_context(servers.running(make(folder))).url
+        else:
+            address = request.getfixturevalue(kind.server) if kind.server else ""
+        yield lambda: Apart(kind.open(tmp_path, address), kind, mark, address)
+
+
+@pytest.fixture
+def store(opened: Callable[[], MetricStore]) -> Iterator[MetricStore]:
+    with opened() as store:
+        yield store
 
 
 def make_batch(
@@ -28,18 +166,46 @@ def make_batch(
 ) -> MetricBatch:
     """A batch in which every metric of VM number v has the value `value` + v in every interval."""
     shape = (len(starts_s), len(vms))
-    starts_ns = np.array([round(s * NANOSECONDS) for s in starts_s], np.int64)
+    starts_ns = np.array([at_ns(s) for s in starts_s], np.int64)
     one_row = value + np.arange(len(vms))
     columns = {
         metric.name: np.broadcast_to(one_row, shape).astype(np.int64 if metric.whole else np.float64) for metric in METRICS
     }
     sided = np.zeros(shape, np.bool_)
-    return MetricBatch(network, interval_s, vms, starts_ns, columns, sided, "pcap:test.pcap", origin)
+    labels = {"subnets": ("data",) * len(vms), "roles": tuple("web" if vm.startswith("web") else "db" for vm in vms)}
+    return MetricBatch(network, interval_s, vms, starts_ns, columns, sided, "pcap:test.pcap", origin, **labels)
 
 
 @pytest.fixture
 def batch() -> Callable[..., MetricBatch]:
     return make_batch
+
+
+DATABASES = ("sqlite", "postgresql")
+"""Where the state may be kept."""
+
+
+@pytest.fixture(params=DATABASES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """Where a state store is to be made: a file, and a database of its own in a PostgreSQL server."""
+    if request.param == "sqlite":
+        yield tmp_path / "state.sqlite"
+    else:
+        with database_of(request.getfixturevalue("postgresql_url")) as url:
+            yield url
+
+
+@contextmanager
+def database_of(server_url: str) -> Iterator[str]:
+    """The URL of a new database, which goes in the end, whoever is in it."""
+    import psycopg
+
+    name = f"state_{secrets.token_hex(6)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield server_url.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture

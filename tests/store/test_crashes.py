@@ -11,28 +11,36 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
+from tests.store.conftest import make_batch
+from tests.store.format_1 import write_format_1
 
 from adumbra.schema.errors import StoreError
 from adumbra.schema.records import NANOSECONDS, SeriesQuery
 from adumbra.store.duckdb import DuckDBStore
+from adumbra.store.levels import LEVELS, Retention
 from adumbra.store.state import StateStore
 
 Spawn = Callable[..., subprocess.Popen[str]]
 VMS, PER_BATCH = 40, 10  # as another_process.py has them
 ROUNDS = 5
+HOUR_NS = 3600 * NANOSECONDS
+SHORT = Retention(raw_s=3600.0, minute_s=2 * 3600.0, five_minutes_s=3 * 3600.0)
 
 
-def killed_after(process: subprocess.Popen[str], seconds: float) -> list[str]:
-    """What the process said between opening its store and its death by SIGKILL."""
+def killed_after(process: subprocess.Popen[str], seconds: float, lines: int = 0) -> list[str]:
+    """What the process said between opening its store and its death by SIGKILL: so many lines, and for so long after."""
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
+    first = [process.stdout.readline() for _ in range(lines)]
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate(timeout=20)
+    said = process.stdout.read()  # not communicate(): it would leave out what readline() has read ahead
+    process.wait(20)
     assert process.returncode == -signal.SIGKILL
-    return [line for line in said.splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in (*first, *said.splitlines(keepends=True)) if line.endswith("\n")]
 
 
 def held(store: DuckDBStore) -> dict[int, int]:
@@ -79,6 +87,71 @@ def test_a_kill_between_removal_and_commit_changes_nothing(tmp_path: Path, spawn
         assert held(store) == before
 
 
+def check_levels(store: DuckDBStore) -> set[int]:
+    """Fails where a level says of any hour other than that all is there, or that it is gone. Returns the hours."""
+    by_hour = store.read(SeriesQuery("shop", ("rx_packets", "cpu_utilization"), step_s=3600.0))
+    hours = {by_hour.start_ns // HOUR_NS + t for t in range(by_hour.steps) if not np.isnan(by_hour.one_sided[0, t])}
+    for step_s in (3600.0, 300.0, 60.0, None):
+        series = by_hour if step_s == 3600.0 else store.read(SeriesQuery("shop", tuple(by_hour.values), step_s=step_s))
+        counted = series.values["rx_packets"]
+        assert set(np.unique(counted[~np.isnan(counted)])) <= {series.step_s / 20.0}, f"steps of {series.step_s} s differ"
+        assert set(np.unique(series.values["cpu_utilization"][~np.isnan(counted)])) <= {1.0}
+    for level in LEVELS[1:]:  # what is there of a level, whether it is read or not
+        told = store._opened().execute(f"SELECT sum(rx_packets) - sum(rows_in), min(rx_packets) FROM {level.table}").fetchall()
+        assert told in ([(0, level.length_ns // (20 * NANOSECONDS))], [(None, None)])
+    return hours
+
+
+def test_a_killed_keeper_leaves_every_level_right(tmp_path: Path, spawn: Spawn) -> None:
+    chance, path = random.Random(5), tmp_path / "metrics.duckdb"
+    want: set[int] = set()
+    doings: list[list[str]] = []
+    for _ in range(ROUNDS + 2):
+        process = spawn("keep_metrics", path, max(want, default=-1) + 1)
+        said = killed_after(process, chance.uniform(0.0, 0.5), chance.randint(0, 5))
+        doings += [line.split() for line in said]
+        with DuckDBStore(path, SHORT) as store:
+            there = check_levels(store)
+            assert want | {int(words[1]) for words in map(str.split, said) if words[0] == "written"} <= there
+            assert len(there - want) <= sum(line.startswith("written") for line in said) + 1
+            store.maintain(2**62)
+            assert check_levels(store) == there
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+        want = there
+    assert any(words[0] == "kept" and words[3] != "0" and words[4] == "True" for words in doings), "nothing was ever kept"
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_kill_at_the_swap_of_the_rewritten_file_leaves_one_of_both(tmp_path: Path, spawn: Spawn, after: int) -> None:
+    path = tmp_path / "metrics.duckdb"
+    process = spawn("die_swapping", path, after)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert path.with_name("metrics.duckdb.compacting").exists() is not bool(after)
+    with DuckDBStore(path, SHORT) as store:
+        assert check_levels(store) == {0}
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("step", ["_roll_up", "let_go"])
+def test_a_kill_within_upkeep_changes_no_answer(tmp_path: Path, spawn: Spawn, step: str) -> None:
+    path = tmp_path / "metrics.duckdb"
+    assert spawn("die_at_step", path, step).wait(timeout=60) == -signal.SIGKILL
+    for _ in range(2):
+        with DuckDBStore(path, SHORT) as store:
+            assert check_levels(store) == {0, 1, 2, 3, 4}
+            store.maintain(2**62)
+
+
+def test_a_kill_within_a_migration_leaves_the_old_store(tmp_path: Path, spawn: Spawn) -> None:
+    path = tmp_path / "metrics.duckdb"
+    write_format_1(path, make_batch([10, 11, 12]))
+    assert spawn("die_migrating", path).wait(timeout=60) == -signal.SIGKILL
+    with duckdb.connect(str(path)) as old:
+        assert old.execute("SELECT schema_version FROM adumbra_store").fetchall() == [(1,)]
+    with DuckDBStore(path) as store:
+        assert store.read(SeriesQuery("shop", ("rx_packets",))).values["rx_packets"].tolist() == [[2, 2, 2], [1, 1, 1]]
+
+
 def test_a_log_left_behind_by_another_store_is_not_taken_for_this_ones(tmp_path: Path, spawn: Spawn) -> None:
     path = tmp_path / "metrics.duckdb"
     assert spawn("die_after_writing_metrics", path).wait(timeout=20) == -signal.SIGKILL
@@ -99,8 +172,8 @@ def test_a_log_cut_short_loses_no_more_than_the_commit_that_it_cut(tmp_path: Pat
             store.delete_network("shop")
 
 
-def test_a_killed_creator_leaves_each_network_with_its_shadow(tmp_path: Path, spawn: Spawn) -> None:
-    chance, path = random.Random(3), tmp_path / "state.sqlite"
+def test_a_killed_creator_leaves_each_network_with_its_shadow(place: Path | str, spawn: Spawn) -> None:
+    chance, path = random.Random(3), place
     there: set[str] = set()
     for turn in range(ROUNDS):
         first = turn * 100_000
@@ -120,13 +193,13 @@ def test_a_killed_creator_leaves_each_network_with_its_shadow(tmp_path: Path, sp
 @pytest.mark.parametrize(
     "statement", ["CREATE TABLE shadows", "INSERT INTO networks", "INSERT INTO shadows", "INSERT INTO events"]
 )
-def test_a_kill_within_the_creation_leaves_neither_network_nor_shadow(tmp_path: Path, spawn: Spawn, statement: str) -> None:
-    path = tmp_path / "state.sqlite"
+def test_a_kill_within_the_creation_leaves_neither_network_nor_shadow(place: Path | str, spawn: Spawn, statement: str) -> None:
+    path = place
     assert spawn("die_writing_state", path, statement).wait(timeout=20) == -signal.SIGKILL
     with StateStore(path) as store:
         assert (store.networks(), store.events()) == ((), ())
-        assert store.create_network("shop", "spec", 1).id == 1
-        assert store.shadow("shop").id == 1
+        assert store.create_network("shop", "spec", 1).name == store.shadow("shop").network == "shop"
+        assert [event.kind for event in store.events()] == ["network.created"]
 
 
 @pytest.fixture

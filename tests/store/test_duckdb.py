@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
+from tests.store.conftest import at_ns
+from tests.store.format_1 import write_format_1
 
 from adumbra.schema.errors import StoreError
-from adumbra.schema.records import MetricBatch, SeriesQuery
-from adumbra.store.duckdb import SCHEMA_VERSION, DuckDBStore
+from adumbra.schema.records import MetricBatch, Origin, SeriesQuery
+from adumbra.store.duckdb import DuckDBStore
+from adumbra.store.duckdb_file import SCHEMA_VERSION
 
 MakeBatch = Callable[..., MetricBatch]
 
@@ -112,6 +118,27 @@ def test_a_store_of_an_older_version_gets_the_columns_that_it_lacks(path: Path, 
         read = store.read(SeriesQuery("shop", ("storage_ops", "rx_bytes"), ("web-1",)))
     assert str(read.values["storage_ops"].tolist()) == "[[nan, 1.0]]"
     assert read.values["rx_bytes"].tolist() == [[1, 1]]
+
+
+def test_a_store_of_format_1_is_brought_to_this_one(path: Path, batch: MakeBatch) -> None:
+    shop, other = batch([float(n) for n in (*range(100), *range(200, 300))]), batch([60.0, 120.0], ("c",), interval_s=60.0)
+    live = replace(batch([10.0], value=5), origin=Origin.LIVE)
+    write_format_1(path, shop, replace(other, network="other"), live)
+    for _ in range(2):
+        with DuckDBStore(path) as store:
+            assert (store.vms("shop"), store.vms("other")) == (("db", "web-1"), ("c",))
+            assert store.span("shop") == (at_ns(0), at_ns(300))
+            series = store.read(SeriesQuery("shop", ("rx_bytes", "loss_ratio"), ("web-1",)))
+            want = [1.0] * 100 + [math.nan] * 100 + [1.0] * 100
+            for values in series.values.values():
+                np.testing.assert_array_equal(values, [want])
+            assert store.read(SeriesQuery("shop", ("rx_bytes",), origin=Origin.LIVE)).values["rx_bytes"].tolist() == [[6], [5]]
+            assert store.read(SeriesQuery("other", ("rx_bytes",))).values["rx_bytes"].tolist() == [[1, 1]]
+            store.maintain(at_ns(0))
+            rolled = store.read(SeriesQuery("shop", ("rx_bytes",), ("web-1",), step_s=60.0))
+            np.testing.assert_array_equal(rolled.values["rx_bytes"], [[60, 40, math.nan, 40, 60]])
+    with DuckDBStore(path) as store:
+        assert store.write(shop) == 400
 
 
 def test_two_stores_of_one_process_see_each_others_rows(path: Path, batch: MakeBatch) -> None:

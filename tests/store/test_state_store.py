@@ -1,4 +1,4 @@
-"""The contract of the state store. A new database joins by a line in DATABASES."""
+"""The contract of the state store, on each of the databases that conftest.DATABASES names."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from hypothesis import strategies as st
 
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError
 from adumbra.schema.state import NetworkState, ObservationState, PlanState
+from adumbra.store import processes
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.rows import plain
 from adumbra.store.state import KEPT_ATTEMPTS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, KEPT_TRAININGS, StateStore
 
-DATABASES: dict[str, Callable[[Path], Path | str]] = {"sqlite": lambda folder: folder / "state.sqlite"}
 Spawn = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture(params=DATABASES.values(), ids=DATABASES.keys())
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    return request.param(tmp_path)
 
 
 @pytest.fixture
@@ -149,7 +144,7 @@ class TestObservations:
         assert store.begin_observation(shop, "pcap:caf\udce9.pcap", "f", 1).source == "pcap:caf\\udce9.pcap"
 
     def test_what_a_dead_process_left_is_found_and_marked(
-        self, store: StateStore, shop: str, place: Path, spawn: Spawn
+        self, store: StateStore, shop: str, place: Path | str, spawn: Spawn
     ) -> None:
         dead, alive = spawn("die_observing", place), spawn("observe", place)
         assert alive.stdout is not None
@@ -163,7 +158,7 @@ class TestObservations:
         assert states == {dead_id: "interrupted", alive_id: "running", own_id: "running"}
         assert [e.data["id"] for e in store.events(shop) if e.kind == "observation.interrupted"] == [dead_id]
 
-    def test_one_thought_dead_may_still_finish(self, store: StateStore, shop: str, place: Path, spawn: Spawn) -> None:
+    def test_one_thought_dead_may_still_finish(self, store: StateStore, shop: str, place: Path | str, spawn: Spawn) -> None:
         dead_id = int(spawn("die_observing", place).communicate(timeout=20)[0].split()[1])
         store.mark_interrupted(6)
         assert store.finish_observation(dead_id, ObservationState.DONE, {"offered": 1}, 7).state is ObservationState.DONE
@@ -172,15 +167,40 @@ class TestObservations:
 class TestProcesses:
     def test_this_process_lives_and_a_number_given_out_again_is_another(self) -> None:
         here = this_process()
-        host, boot, number, started = here.rsplit(" ", 3)
+        place, boot, number, started = here.rsplit(" ", 3)
         assert not has_died(here, other_hosts=False)
-        assert has_died(f"{host} {boot} {number} {int(started) - 1}", other_hosts=False)
-        assert has_died(f"{host} 0 {number} {started}", other_hosts=False)
-        assert has_died(f"{host} {boot} 4194999 {started}", other_hosts=False)
+        assert has_died(f"{place} {boot} {number} {int(started) - 1}", other_hosts=False)
+        assert has_died(f"{place} 0 {number} {started}", other_hosts=False)
+        assert has_died(f"{place} {boot} 4194999 {started}", other_hosts=False)
 
     def test_another_host_is_believed_where_there_may_be_one(self) -> None:
         assert not has_died("elsewhere 0 1 2", other_hosts=True)
         assert has_died("elsewhere 0 1 2", other_hosts=False)
+
+    def test_after_a_reboot_of_this_host_its_processes_are_dead(self) -> None:
+        place, _, number, started = this_process().rsplit(" ", 3)
+        assert has_died(f"{place} 0 {number} {started}", other_hosts=True)
+
+    @pytest.mark.parametrize("differs", ["host", "machine", "container"])
+    def test_hosts_and_containers_of_one_name_are_not_taken_for_each_other(
+        self, store: StateStore, shop: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, differs: str
+    ) -> None:
+        """On a file they are: there it is this very host that has another name now."""
+        boot, machine, namespace = tmp_path / "boot", tmp_path / "machine", tmp_path / "namespace"
+        boot.write_text("another boot\n")
+        machine.write_text("another machine\n")
+        namespace.symlink_to("pid:[7]")
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(processes, "_BOOT_ID", boot)
+            if differs == "host":
+                elsewhere.setattr(processes.socket, "gethostname", lambda: "elsewhere")
+            elif differs == "machine":
+                elsewhere.setattr(processes, "_MACHINE_ID", machine)
+            else:
+                elsewhere.setattr(processes, "_NAMESPACE", namespace)
+            begun = store.begin_observation(shop, "pcap:x", "f", 1)
+        dead = [observation.id for observation in store.interrupted_observations()]
+        assert dead == ([begun.id] if store.on_one_host else [])
 
 
 class TestTrainingsAndProfiles:
@@ -292,6 +312,15 @@ class TestEvents:
         assert len(store.events("other")) == 1
 
 
+def record_steps(store: StateStore, plan_id: int, ready: threading.Barrier, into: list[BaseException]) -> None:
+    ready.wait(10)
+    try:
+        for index in range(5):
+            store.record_step(plan_id, index, {}, 2)
+    except BaseException as error:  # noqa: BLE001 whoever called looks at it
+        into.append(error)
+
+
 class TestTogether:
     def test_two_stores_see_the_same(self, store: StateStore, shop: str, place: Path | str) -> None:
         with StateStore(place) as other:
@@ -300,7 +329,7 @@ class TestTogether:
             store.delete_network(shop, 3)
             assert other.networks() == ()
 
-    def test_processes_and_threads_take_turns(self, store: StateStore, shop: str, place: Path, spawn: Spawn) -> None:
+    def test_processes_and_threads_take_turns(self, store: StateStore, shop: str, place: Path | str, spawn: Spawn) -> None:
         processes = [spawn("count_up", place, 30) for _ in range(2)]
         threads = [
             threading.Thread(target=lambda: [store.update_network(shop, "spec", 1) for _ in range(20)]) for _ in range(3)
@@ -312,7 +341,43 @@ class TestTogether:
         assert [process.communicate(timeout=60)[0] for process in processes] == ["done\n"] * 2
         assert store.network(shop).version == 1 + 2 * 30 + 3 * 20
 
-    def test_processes_that_open_a_new_store_at_once_make_it_once(self, place: Path, spawn: Spawn) -> None:
+    def test_what_may_be_done_once_is_done_by_one_of_several(self, store: StateStore, shop: str, place: Path | str) -> None:
+        observations = [store.begin_observation(shop, "pcap:x", "f", 1).id for _ in range(10)]
+        outcomes: list[str] = []
+
+        def finish(own: StateStore, ready: threading.Barrier) -> None:
+            for number in observations:
+                ready.wait(10)
+                try:
+                    own.finish_observation(number, ObservationState.DONE, {}, 2)
+                    outcomes.append("done")
+                except ConflictError:
+                    outcomes.append("late")
+
+        with StateStore(place) as other:
+            ready = threading.Barrier(2)
+            threads = [threading.Thread(target=finish, args=(own, ready)) for own in (store, other)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert sorted(outcomes) == ["done"] * 10 + ["late"] * 10
+        assert kinds(store).count("observation.done") == 10
+
+    def test_a_deletion_and_acts_on_what_it_deletes_take_turns(self, store: StateStore, place: Path | str) -> None:
+        for number in range(10):
+            name = store.create_network(f"n{number}", "", 1).name
+            plan, ready = store.save_plan(name, {}, 1), threading.Barrier(2)
+            troubles: list[BaseException] = []
+            thread = threading.Thread(target=record_steps, args=(store, plan.id, ready, troubles))
+            thread.start()
+            ready.wait(10)
+            store.delete_network(name, 3)
+            thread.join()
+            assert all(isinstance(error, NotFoundError) for error in troubles), troubles
+        assert (store.networks(), store.unfinished_plans()) == ((), ())
+
+    def test_processes_that_open_a_new_store_at_once_make_it_once(self, place: Path | str, spawn: Spawn) -> None:
         processes = [spawn("write_state", place, number * 100_000) for number in range(4)]
         for process in processes:
             assert process.stdout is not None

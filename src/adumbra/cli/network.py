@@ -145,6 +145,8 @@ def delete(
 
     with workspace() as opened:
         networks.delete(opened, name, now_ns(), force=force)
+        for left in opened.left_by_deletion(name):
+            say(left)
     say(f"deleted {name} and its shadow; its events stay: adumbra events {name}")
 
 

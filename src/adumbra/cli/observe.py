@@ -184,14 +184,14 @@ def series_data(series: Series) -> dict[str, Any]:
     """A series as plain data: one row a VM and interval that is known, counts whole, what isn't known null."""
     import numpy as np
 
-    from adumbra.schema.metrics import METRICS, SIMULATED_WHERE_ONE_SIDED, Provenance
+    from adumbra.schema.metrics import BY_NAME, SIMULATED_WHERE_ONE_SIDED, Provenance
 
-    names = [metric.name for metric in METRICS]
+    told = [BY_NAME[name] for name in series.values]
     rows = []
     for v, vm in enumerate(series.vms):
         for t in np.flatnonzero(~np.isnan(series.one_sided[v])):
             row: dict[str, Any] = {"vm": vm, "time": iso(series.start_ns + round(t * series.step_s * 1e9))}
-            for metric in METRICS:
+            for metric in told:
                 value = float(series.values[metric.name][v, t])
                 row[metric.name] = None if np.isnan(value) else int(value) if metric.whole else value
             if series.one_sided[v, t]:
@@ -200,9 +200,9 @@ def series_data(series: Series) -> dict[str, Any]:
     return {
         "network": series.network,
         "interval_s": series.step_s,
-        "units": {metric.name: metric.unit for metric in METRICS},
-        "provenance": {metric.name: metric.provenance.value for metric in METRICS},
-        "columns": names,
+        "units": {metric.name: metric.unit for metric in told},
+        "provenance": {metric.name: metric.provenance.value for metric in told},
+        "columns": list(series.values),
         "rows": rows,
     }
 

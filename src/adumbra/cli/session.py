@@ -44,10 +44,30 @@ def stop_on_signal(wanted: bool = True) -> Iterator[Callable[[], bool]]:
 def workspace(home: Path | None = None) -> Iterator[Workspace]:
     """The user's workspace, once what was interrupted in it is ended."""
     from adumbra.service.recovery import recover
-    from adumbra.service.workspace import Workspace
-    from adumbra.settings import Settings
 
-    with Workspace(home or Settings().home) as opened:
+    with _workspace(home) as opened:
         for told in recover(opened, now_ns()):
             say(told)
         yield opened
+
+
+def _workspace(home: Path | None) -> Workspace:
+    """The workspace that the environment names. One of another folder keeps all to itself: a demo is nobody's data."""
+    from adumbra.service.upkeep import retention_of
+    from adumbra.service.workspace import Storage, Workspace
+    from adumbra.settings import load_settings
+    from adumbra.store.urls import parse_stores
+
+    settings = load_settings()
+    retention = retention_of(settings)
+    if home is not None:
+        return Workspace(home, Storage(retention=retention))
+    stores = parse_stores(settings.store.get_secret_value())
+    storage = Storage(
+        stores, settings.state.get_secret_value(), round(settings.spool_gb * 1e9), settings.drain_s, retention=retention
+    )
+    if any(address.is_remote for address in stores.addresses):
+        from adumbra.telemetry import set_up_log
+
+        set_up_log(settings.log_level, settings.log_format)
+    return Workspace(settings.home, storage, say)

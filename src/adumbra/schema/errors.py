@@ -56,6 +56,10 @@ class StoreBusyError(StoreError):
     """Another process has the store open. It may let it go at any moment."""
 
 
+class StoreUnavailableError(StoreError):
+    """A store can't be reached, or has too much to do. What was to be written is kept; trying again later may help."""
+
+
 class ProvisionError(AdumbraError):
     """A step of a plan failed. What had been done before it is recorded; running the same act again goes on from there."""
 

@@ -5,7 +5,7 @@ Safe to kill, and to run again: a calibration is kept in one transaction, and ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,6 @@ TRAIN_SHARE = 1 / 3
 MEASURED_AS: Mapping[str, tuple[str, float]] = {"cpu_cores": ("cpu_cores", 1.0), "memory_gb": ("memory_bytes", 1.0)}
 """Resource -> the usage file's column, and what a fit's unit is of it (memory is fitted in bytes)."""
 RESPONSE_STEP_S, MAX_RESPONSE_STEPS = 10.0, 5000
-FAR_OFF = 30.0
-"""How many times what its role says a VM may use, or a part of it, before its unit is doubted."""
 _HOUR_NS = 3600 * NANOSECONDS
 
 Learned = tuple[VmCalibration, Mapping[str, Judged]]
@@ -302,22 +300,12 @@ def _keep(
     if not any(vm.fits for vm in vms):
         first = next(((vm.vm, why) for vm in vms for why in vm.refused.values()), ("no VM", "it was not measured"))
         raise TooLittleDataError(f"nothing was learned of {network.name}: {first[0]}: {first[1]}", "watch and measure longer")
-    calibration = replace(about, vms=vms, notes=(*about.notes, *_far_off(learned)))
+    calibration = replace(about, vms=vms)
     fitted = sum(bool(vm.fits if about.follows is None else judged) for vm, judged in learned)
     done = "Calibrated" if about.follows is None else "Brought up to date"
     message = f"{done} {fitted} of {len(network.vms)} VMs by {about.usage}."
     record = workspace.state.save_calibration(network.name, calibration.to_dict(), message, now())
     return Calibrated(record.version, calibration, {vm.vm: judged for vm, judged in learned})
-
-
-def _far_off(learned: Sequence[Learned]) -> Iterator[str]:
-    """What was measured so far from what the role says that its unit may be another."""
-    for vm, judged in learned:
-        for resource, steps in judged.items():
-            believed, measured = float(steps.before.mean()), float(steps.measured.mean())
-            if measured > 0 and believed > 0 and max(measured / believed, believed / measured) > FAR_OFF:
-                times = f"{measured / believed:,.3g} times what its role says"
-                yield f"{vm.vm}: {resource} was measured at {times}: is the unit right (cores in use, bytes)?"
 
 
 def reset(workspace: Workspace, name: str, now: Callable[[], int]) -> bool:
@@ -334,11 +322,12 @@ def reemulate(workspace: Workspace, name: str, now: Callable[[], int], progress:
     """Emulates all stored time anew, by the calibration that there is, or the priors. What was observed stays as it is.
 
     Each write is one transaction; once all is done that is noted. Run again after a kill it does the whole again. When requests
-    came within an interval isn't stored: that is drawn. Gives how many rows (VMs x intervals) it wrote.
+    came within an interval isn't stored: that is drawn. Gives how many rows (VMs x intervals) it wrote; none where all stores
+    keep what was written first.
     """
     network = networks.get(workspace, name)
     kept = workspace.state.calibration(name)
-    written = _emulated(workspace, network, progress) if workspace.metrics.span(name) else 0
+    written = _emulated(workspace, network, progress) if workspace.can_amend and workspace.metrics.span(name) else 0
     if kept is not None:
         workspace.state.note_emulated(name, kept.version, now())
     return written

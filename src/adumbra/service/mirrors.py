@@ -285,7 +285,9 @@ def _may_change(workspace: Workspace, act: str, network: str) -> None:
 
 
 def _as_root(workspace: Workspace) -> str:
-    return f"sudo env ADUMBRA_HOME={workspace.home.absolute()} adumbra"
+    """The command as root, of the same state; its URL may hold a password, and so is passed on unseen."""
+    state = " --preserve-env=ADUMBRA_STATE" if workspace.storage.state else ""
+    return f"sudo{state} env ADUMBRA_HOME={workspace.home.absolute()} adumbra"
 
 
 @contextmanager

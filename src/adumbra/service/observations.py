@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
 from adumbra.metering import Metering, Watch
 from adumbra.schema.errors import AdumbraError
-from adumbra.schema.metrics import NAMES
+from adumbra.schema.metrics import TOLD
 from adumbra.schema.records import NANOSECONDS, Accounts, MetricBatch, Series, SeriesQuery
 from adumbra.schema.sources import CollectorSource, Layer, SourceSpec, parse_source
 from adumbra.schema.state import ObservationState
-from adumbra.service import networks, replays
+from adumbra.service import networks, replays, upkeep
 from adumbra.service.networks import Network
 from adumbra.service.sources import FILES, metered
 from adumbra.service.workspace import Workspace, core_speed_of, machine_of
@@ -38,6 +38,7 @@ IDLE_S, FIRST_S = 5.0, 60.0
 """How long nothing must come from a source that goes on for it to be idle, once something came; and before that."""
 _ROWS_A_WRITE = 20_000
 _WRITE_EVERY_S = 2.0  # of a source that goes on: what closed is kept soon
+_LOOK_AFTER_EVERY_S = 300.0  # of a source that goes on: what is kept is rolled up
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def observe(
     *,
     options: ObserveOptions | None = None,
 ) -> Observation:
-    """Follows a source to its end; each write of closed intervals is one transaction.
+    """Follows a source to its end; each write of closed intervals is one transaction. Then waits a while for remote stores.
 
     Running the same file again replaces its rows by the same rows. `now` must be a function that other processes can import.
     Raises InputError, SourceError, StoreError.
@@ -127,7 +128,9 @@ def observe(
     shadow = Shadow(network.spec, network.vms, emulator(vms))
     vigil = _Vigil(options, now, goes_on=not isinstance(source, FILES))
     with metered(watch, source, Running(now, vigil.is_over, options.ready), options.workers) as metering:
-        ledger = workspace.state.begin_observation(name, source_text, _mark(source, now()), now())
+        mark = _mark(source, now())
+        again = _of_again(workspace, name, mark)
+        ledger = workspace.state.begin_observation(name, source_text, mark, now())
         try:
             written = _follow(workspace, shadow, metering, vigil, progress)
         except (AdumbraError, KeyboardInterrupt) as error:
@@ -136,7 +139,15 @@ def observe(
             raise
         observation = Observation(name, source_text, metering.accounts(), notes=metering.notes(), **written)
         workspace.state.finish_observation(ledger.id, ObservationState.DONE, observation.to_dict(), now())
-    return observation
+    return replace(observation, notes=(*observation.notes, *again, *workspace.drain(progress)))
+
+
+def _of_again(workspace: Workspace, name: str, mark: str) -> tuple[str, ...]:
+    """What is to be said where the same was observed before, and some stores keep what they had of it."""
+    keeping = workspace.keeping
+    if not keeping or not any(each.fingerprint == mark for each in workspace.state.observations(name)):
+        return ()
+    return tuple(f"this was observed before, and {store} keeps what was written first" for store in keeping)
 
 
 class _Vigil:
@@ -148,7 +159,7 @@ class _Vigil:
         self._began_ns: int | None = None
         self._moved_ns = 0
         self._offered = 0
-        self._written_ns = now()
+        self._written_ns = self._kept_ns = now()
         self.metering: Metering | None = None
 
     def writes_now(self, rows: int) -> bool:
@@ -158,6 +169,13 @@ class _Vigil:
         if due:
             self._written_ns = now_ns
         return due
+
+    def look_after(self, workspace: Workspace, *, last: bool = False) -> None:
+        """Has what is stored looked after, now and then, and at the end."""
+        now_ns = self._now()
+        if last or now_ns - self._kept_ns >= _LOOK_AFTER_EVERY_S * NANOSECONDS:
+            self._kept_ns = now_ns
+            upkeep.maintain(workspace, now_ns)
 
     def is_over(self) -> bool:
         """Asked by the source a few times a second."""
@@ -191,9 +209,11 @@ def _follow(workspace: Workspace, shadow: Shadow, metering: Metering, vigil: _Vi
         if vigil.writes_now(sum(len(each) for each in pending) * len(shadow.vms)):
             replaced += _write(workspace, pending)
             if vigil.goes_on:
+                vigil.look_after(workspace)
                 workspace.release_metrics()  # others want to read meanwhile
         progress(metering.progress(), f"{seen.intervals:,} intervals of {len(shadow.vms)} VMs")
     replaced += _write(workspace, pending)
+    vigil.look_after(workspace, last=True)
     progress(1.0, f"{seen.intervals:,} intervals of {len(shadow.vms)} VMs")
     one_sided = tuple(name for name, only in zip(shadow.vms, seen.one_sided(), strict=True) if only)
     return {
@@ -231,9 +251,9 @@ def _write(workspace: Workspace, pending: list[MetricBatch]) -> int:
 
 
 def metrics(workspace: Workspace, name: str, query: Mapping[str, Any]) -> Series:
-    """Stored metrics of a network: every column, for the VMs, time and step that `query` has (see SeriesQuery).
+    """Stored metrics of a network: every column that people read, for what `query` has of a SeriesQuery.
 
     Raises NotFoundError, InputError.
     """
     network = networks.get(workspace, name)
-    return workspace.metrics.read(SeriesQuery(network=network.name, columns=NAMES, **query))
+    return workspace.metrics.read(SeriesQuery(network=network.name, columns=TOLD, **query))

@@ -14,11 +14,24 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from adumbra.schema.errors import StoreError
+from adumbra.store.tables import METADATA
 
 HEAD = "0003"
 """The newest migration. Known here so that a store that has it is opened without loading Alembic."""
 
 BUSY_TIMEOUT_MS = 10_000
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""How libpq finds out that a server, or the way to it, is gone."""
+_TURNS = (  # whoever waits for its turn waits no longer than on SQLite, nor for long for one that hangs in the middle
+    f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT_MS}', true), "
+    "set_config('idle_in_transaction_session_timeout', '60000', true)"
+)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6164756D627261  # PostgreSQL's advisory lock of this program: "adumbra"
 
@@ -47,11 +60,10 @@ def open_engine(url: sa.URL) -> sa.Engine:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         try:
-            engine = sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+            engine = sa.create_engine(url, **_settings(url))
         except ImportError:
             raise StoreError("the driver for PostgreSQL is not installed", "run `pip install psycopg[binary]`") from None
-        if url.get_backend_name() == "sqlite":
-            _set_up_sqlite(engine)
+        (_set_up_sqlite if url.get_backend_name() == "sqlite" else _set_up_postgresql)(engine)
         try:
             migrate(engine)
         except BaseException:
@@ -65,9 +77,22 @@ def name_of(url: sa.URL) -> str:
     return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
 
 
+def _settings(url: sa.URL) -> dict[str, Any]:
+    """How connections are made: to a server that may be stopped, or out of reach, each is tried before it is used."""
+    if url.get_backend_name() == "sqlite":
+        return {}
+    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    return {"pool_pre_ping": True, "connect_args": patience}
+
+
 def writing(engine: sa.Engine) -> sa.Engine:
     """The same engine for transactions that write: on SQLite they take their turn at the beginning, never half-way."""
     return engine.execution_options(adumbra_writes=True)
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+    """The same engine for transactions that only read: all of what they read is of one moment."""
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 def _set_up_sqlite(engine: sa.Engine) -> None:
@@ -83,6 +108,13 @@ def _set_up_sqlite(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _set_up_postgresql(engine: sa.Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("adumbra_writes", False):
+            connection.exec_driver_sql(_TURNS)
+
+
 def migrate(engine: sa.Engine) -> None:
     """Brings the tables up to HEAD in one transaction; does nothing where they are there. Raises StoreError.
 
@@ -95,13 +127,14 @@ def migrate(engine: sa.Engine) -> None:
     import alembic.config
     import alembic.util
 
+    on_sqlite = engine.dialect.name == "sqlite"
     with writing(engine).begin() as connection:
-        if connection.dialect.name == "postgresql":
+        if not on_sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        elif _revision(connection) is None and sa.inspect(connection).get_table_names():
+        if _revision(connection) is None and (taken := _foreign(connection)):
             raise StoreError(
-                f"{name_of(engine.url)} is an SQLite database, but not of Adumbra's state",
-                "name another file, or move this one away",
+                f"{name_of(engine.url)} is a database, but not of Adumbra's state (it has a table {taken})",
+                "name another file, or move this one away" if on_sqlite else "make a database for it alone, and name that",
             )
         config = alembic.config.Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -113,6 +146,14 @@ def migrate(engine: sa.Engine) -> None:
                 f"the state store {name_of(engine.url)} was made by a newer Adumbra (this one knows it up to {HEAD})",
                 "upgrade Adumbra, or name another file",
             ) from error
+
+
+def _foreign(connection: sa.Connection) -> str:
+    """A table of another program: any in an SQLite file; in PostgreSQL one that has the name of one of ours, or ""."""
+    there = sa.inspect(connection).get_table_names()
+    if connection.dialect.name != "sqlite":
+        there = [name for name in there if name in METADATA.tables]
+    return there[0] if there else ""
 
 
 def _revision(connection: sa.Connection) -> str | None:
@@ -158,11 +199,31 @@ _SQLITE_TROUBLES: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+_POSTGRESQL_TROUBLES: tuple[tuple[tuple[str, ...], str, str], ...] = (  # by SQLSTATE (PostgreSQL manual, appendix A)
+    (
+        ("55P03",),
+        f"another process has been writing to it for {BUSY_TIMEOUT_MS // 1000} s",
+        "wait for it to end and run the same again",
+    ),
+    (("40",), "another process wrote to it at the same time", "run the same again"),
+    (("42501",), "this user lacks the right to", "let the user own the database"),
+    (("53100",), "its disk is full", "what was stored before is as it was; free some space and run the same again"),
+    (("53300",), "it has too many connections", "end some, or raise max_connections"),
+    (("57P", "08"), "the server is stopping or starting, or the connection broke", "run the same again once it is up"),
+)
+
+
 def _explain(error: BaseException | None) -> tuple[str, str]:
+    state = getattr(error, "sqlstate", None) or ""
+    for states, what, mend in _POSTGRESQL_TROUBLES:
+        if state.startswith(states):
+            return what, mend
     kind = getattr(error, "sqlite_errorname", "")
     for kinds, what, mend in _SQLITE_TROUBLES:
         if kind.startswith(kinds):
             return what, mend
     text = str(error).strip()
     first_line = text.splitlines()[0][:300] if text else type(error).__name__
+    if "connection" in first_line and not kind:  # libpq says in words what happened before a server answered
+        return first_line, "check the URL, and that the server runs and lets this user in"
     return first_line, "check that the database is there and may be written to, and run the same again"

@@ -7,29 +7,43 @@ import socket
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
+_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def this_process() -> str:
-    """This process by host, boot, number and start: a number alone is given out again."""
-    return f"{socket.gethostname()} {_boot()} {os.getpid()} {_started(os.getpid())}"
+    """This process by place, boot, number and start: a number alone is given out again."""
+    return f"{_place()} {_boot()} {os.getpid()} {_started(os.getpid())}"
 
 
 def has_died(process: str, *, other_hosts: bool) -> bool:
     """Whether the process that `this_process` named has ended.
 
-    A process of another host can't be looked at: it counts as alive where other hosts may use the same state
-    (`other_hosts`), and as dead where they can't, for then it is this host that was renamed. A process in another
-    container counts as dead.
+    A process of another place, a host or container, can't be looked at: it counts as alive where others may use the same
+    state (`other_hosts`), and as dead where they can't, for then it is this place that has another name now.
     """
-    host, boot, number, started = process.rsplit(" ", 3)
-    if other_hosts and host != socket.gethostname():
+    place, boot, number, started = process.rsplit(" ", 3)
+    if other_hosts and place != _place():
         return False
     return boot != _boot() or _started(int(number)) != started
 
 
-def _boot() -> str:
+def _place() -> str:
+    """Where processes are numbered as they are here. Hosts and containers may have the same name, so it alone won't do."""
     try:
-        return _BOOT_ID.read_text().strip()
+        namespace = _NAMESPACE.readlink().name
+    except OSError:
+        namespace = "-"
+    return f"{socket.gethostname()}/{_read(_MACHINE_ID)}/{namespace}"
+
+
+def _boot() -> str:
+    return _read(_BOOT_ID)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip() or "-"
     except OSError:
         return "-"
 

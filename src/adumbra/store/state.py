@@ -30,7 +30,7 @@ from adumbra.schema.state import (
     TrainingRecord,
 )
 from adumbra.store import rows, tables
-from adumbra.store.engine import address, explained, name_of, open_engine, writing
+from adumbra.store.engine import address, explained, name_of, open_engine, reading, writing
 from adumbra.store.names import storable, suggest
 from adumbra.store.processes import has_died, this_process
 
@@ -64,6 +64,11 @@ class StateStore:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
+
+    @property
+    def on_one_host(self) -> bool:
+        """Whether only processes of this host can use the store: it is a file."""
+        return self._url.get_backend_name() == "sqlite"
 
     # Networks
 
@@ -190,9 +195,9 @@ class StateStore:
             )
 
     def _interrupted(self, connection: sa.Connection) -> list[sa.Row[Any]]:
-        running = connection.execute(_observations(tables.observations.c.state == ObservationState.RUNNING.value))
-        other_hosts = connection.dialect.name != "sqlite"
-        return [row for row in running if has_died(row.process, other_hosts=other_hosts)]
+        of_running = _observations(tables.observations.c.state == ObservationState.RUNNING.value)
+        running = _held(connection, of_running, tables.observations)
+        return [row for row in running if has_died(row.process, other_hosts=not self.on_one_host)]
 
     # Calibrations
 
@@ -386,7 +391,7 @@ class StateStore:
 
     @contextlib.contextmanager
     def _reading(self, doing: str) -> Iterator[sa.Connection]:
-        with explained(f"{doing} in {name_of(self._url)}"), self._opened().begin() as connection:
+        with explained(f"{doing} in {name_of(self._url)}"), reading(self._opened()).begin() as connection:
             yield connection
 
     def _opened(self) -> sa.Engine:
@@ -395,13 +400,17 @@ class StateStore:
         return self._engine
 
 
-def _find(connection: sa.Connection, name: str) -> sa.Row[Any]:
-    """The network's row. Where rows can be held (PostgreSQL) it is, so that acts on one network take turns."""
-    table = tables.networks
-    query = sa.select(table).where(table.c.name == name)
+def _held(connection: sa.Connection, query: sa.Select[Any], table: sa.Table) -> sa.CursorResult[Any]:
+    """The rows. In a transaction that writes, those of the table are held to its end where rows can be (PostgreSQL)."""
     if connection.get_execution_options().get("adumbra_writes", False):
-        query = query.with_for_update()
-    row = connection.execute(query).one_or_none()
+        query = query.with_for_update(of=table)
+    return connection.execute(query)
+
+
+def _find(connection: sa.Connection, name: str) -> sa.Row[Any]:
+    """The network's row, held so that acts on one network take turns."""
+    table = tables.networks
+    row = _held(connection, sa.select(table).where(table.c.name == name), table).one_or_none()
     if row is None:
         known = connection.scalars(sa.select(table.c.name).order_by(table.c.name)).all()
         raise NotFoundError(
@@ -437,7 +446,8 @@ def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 
 def _find_observation(connection: sa.Connection, observation_id: int) -> sa.Row[Any]:
-    row = connection.execute(_observations(tables.observations.c.id == observation_id)).one_or_none()
+    query = _observations(tables.observations.c.id == observation_id)
+    row = _held(connection, query, tables.observations).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no observation {observation_id}", "its network was deleted; create the network again")
     return row
@@ -462,7 +472,7 @@ def _next_version(connection: sa.Connection, table: sa.Table, network_id: int) -
 def _find_plan(connection: sa.Connection, plan_id: int) -> sa.Row[Any]:
     table = tables.plans
     query = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks).where(table.c.id == plan_id)
-    row = connection.execute(query).one_or_none()
+    row = _held(connection, query, table).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no plan {plan_id}", "its network was deleted; create the network again")
     return row
@@ -473,7 +483,7 @@ def _mirrors() -> sa.Select[Any]:
 
 
 def _find_mirror(connection: sa.Connection, mirror_id: int) -> sa.Row[Any]:
-    row = connection.execute(_mirrors().where(tables.mirrors.c.id == mirror_id)).one_or_none()
+    row = _held(connection, _mirrors().where(tables.mirrors.c.id == mirror_id), tables.mirrors).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no mirror {mirror_id}", "`adumbra mirror list` shows those that there are")
     return row

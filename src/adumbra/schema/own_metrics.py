@@ -1,0 +1,88 @@
+"""The catalogue of what a process tells of its own work: each metric's name, kind, labels and meaning. Facts only.
+
+Beside these a process tells what every one of its kind does: process_* and python_*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adumbra.schema.metrics import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMetric:
+    """A metric of the process's own. `labels`: their names, in the order in which a Reading gives their values."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a metric of the catalogue stands at, by the values of its labels."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+_C, _G = Kind.COUNTER, Kind.GAUGE
+_NETWORK, _STORE = ("network",), ("store",)
+
+OWN_METRICS: tuple[OwnMetric, ...] = (
+    OwnMetric("adumbra_build_info", _G, ("version",), "1, with the version that runs."),
+    OwnMetric("adumbra_packets_offered_total", _C, _NETWORK, "Packets that sources gave; of flow exports and logs, rows."),
+    OwnMetric("adumbra_packets_parsed_total", _C, _NETWORK, "Those of the offered packets that could be read."),
+    OwnMetric("adumbra_packets_attributed_total", _C, _NETWORK, "Those of the parsed packets that are a VM's."),
+    OwnMetric(
+        "adumbra_packets_ignored_total",
+        _C,
+        ("network", "reason"),
+        "Packets that are nobody's business here: not IP, of other addresses, of other tunnels.",
+    ),
+    OwnMetric(
+        "adumbra_packets_lost_total",
+        _C,
+        ("network", "reason"),
+        "Packets that may have been a VM's and were not metered, or not in full: dropped before the tap, malformed, too late, "
+        "table full.",
+    ),
+    OwnMetric("adumbra_ring_freezes_total", _C, _NETWORK, "How often a tap's ring was full, so that frames were dropped."),
+    OwnMetric("adumbra_scanners_total", _C, _NETWORK, "Sources that were called scanners."),
+    OwnMetric("adumbra_evictions_total", _C, ("network", "table"), "What gave way to others in a full table."),
+    OwnMetric(
+        "adumbra_flow_exports_total",
+        _C,
+        ("network", "part"),
+        "What became of flow exporters' datagrams, sets and records; the parts overlap.",
+    ),
+    OwnMetric("adumbra_flow_export_sets_waiting", _G, _NETWORK, "Sets of flow records that wait for their template."),
+    OwnMetric("adumbra_intervals_closed_total", _C, ("network", "origin"), "Intervals whose metrics were made."),
+    OwnMetric("adumbra_store_requests_total", _C, _STORE, "Requests by which samples were sent to a store."),
+    OwnMetric("adumbra_store_samples_total", _C, _STORE, "Samples that a store took."),
+    OwnMetric("adumbra_store_sent_bytes_total", _C, _STORE, "Bytes that were sent to a store, as they travel."),
+    OwnMetric("adumbra_store_retries_total", _C, _STORE, "Requests to a store that were tried again."),
+    OwnMetric("adumbra_store_dropped_samples_total", _C, ("store", "reason"), "Samples that a store refused, which are lost."),
+    OwnMetric("adumbra_store_failures_total", _C, _STORE, "Batches that could not be sent, and are tried again."),
+    OwnMetric("adumbra_store_up", _G, _STORE, "1 where the store took what was sent last, 0 where it can't be sent now."),
+    OwnMetric("adumbra_spool_records", _G, _STORE, "Batches that wait on disk to be sent."),
+    OwnMetric("adumbra_spool_bytes", _G, _STORE, "Bytes on disk of the batches that wait."),
+    OwnMetric("adumbra_spool_bound_bytes", _G, _STORE, "Bytes at which the oldest batches that wait give way."),
+    OwnMetric("adumbra_spool_oldest_age_seconds", _G, _STORE, "How long the oldest batch has been waiting."),
+    OwnMetric(
+        "adumbra_spool_lost_records_total",
+        _C,
+        ("store", "reason"),
+        "Batches that waited and are lost: full (they gave way), damaged (on disk), refused (by the store, for good).",
+    ),
+    OwnMetric("adumbra_vm_declared_cpu_cores", _G, ("network", "vm"), "Cores that a VM is declared with."),
+    OwnMetric("adumbra_vm_declared_memory_bytes", _G, ("network", "vm"), "Memory that a VM is declared with."),
+    OwnMetric("adumbra_vm_declared_storage_bytes", _G, ("network", "vm"), "Storage that a VM is declared with."),
+    OwnMetric("adumbra_latest_rows_left_out_total", _C, _NETWORK, "Rows of VMs that the scrape page has no room for."),
+    OwnMetric("adumbra_readings_failed_total", _C, (), "Times that a part of the process could not be asked for its numbers."),
+)
+OWN_BY_NAME: Mapping[str, OwnMetric] = {metric.name: metric for metric in OWN_METRICS}
