@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import plan
-import servers
 from harness import NICE, SERVER, Group, MeasureError, Net, Place, check_machine, cores
 from load import Job
 from plan import Role, Workload
+
+import servers
 
 HERE = Path(__file__).parent
 LATE_MS = 25.0  # a run whose requests were sent later than this (99th percentile) is repeated: the machine was busy

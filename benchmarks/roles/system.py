@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import servers
 from harness import MeasureError, check_machine, sh
 from measure import HERE, write
+
+import servers
 
 PACKAGES = ("debootstrap", "qemu-system-x86", "e2fsprogs")
 GUEST_PACKAGES = ("linux-image-cloud-amd64", "openssh-server", "dbus", "systemd-timesyncd", "cron", "perl-base")
