@@ -10,6 +10,10 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 from tests import servers
 
 
+settings.register_profile("adumbra", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("adumbra")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, help="try each property with so many examples")
     parser.addoption("--outage-s", type=float, default=9.0, help="how long stores are away in the outage tests")
