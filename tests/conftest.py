@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from tests import servers
 
-
 settings.register_profile("adumbra", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("adumbra")
 
