@@ -15,9 +15,12 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from adumbra.schema.errors import InputError
 from adumbra.schema.records import NANOSECONDS
-from adumbra.service.usage import Usage, UsageTable
+from adumbra.service.usage import Usage, usage_of
+from adumbra.service.usage_table import UsageTable
 
 QUERIES: Mapping[str, str] = {
     "cpu_cores": 'sum by (instance) (rate(node_cpu_seconds_total{{mode!~"idle|iowait|steal"}}[{step}s]))',
@@ -57,15 +60,14 @@ def read_prometheus(url: str, between: tuple[int, int], known: Mapping[str, str]
                 host = str(series["metric"].get("instance", ""))
                 for at_s, value in series["values"]:
                     rows.setdefault((host, float(at_s) - step), {})[column] = str(value)
-    table = UsageTable(base, known)
-    columns = ["vm", "time", *QUERIES]
-    table.begin(columns, base)
     if not rows:
         raise InputError(f"{base} has no node_exporter metrics of the time that was observed", _ADVICE)
-    for (host, at_s), told in rows.items():
-        name = host if host in known else host.rpartition(":")[0].strip("[]")
-        table.add([name, repr(at_s), *(told.get(column) for column in QUERIES)], f"{base}: {host[:80]}")
-    return table.usage()
+    with UsageTable(base) as table:
+        names = [host if host in known else host.rpartition(":")[0].strip("[]") for host, _ in rows]
+        times = np.array([round(at_s * NANOSECONDS) for _, at_s in rows], np.int64)
+        told = {column: np.array([float(each.get(column, "nan")) for each in rows.values()]) for column in QUERIES}
+        table.add_rows(names, times, told, base)
+        return usage_of(table, known)
 
 
 def _base(url: str) -> str:
