@@ -8,16 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from adumbra.schema.units import format_time as iso
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from adumbra.service.observations import Progress
+
+
+__all__ = ["Output", "OutputOption", "asked", "console", "iso", "plain", "progress_bar", "say", "show", "table_of"]
 
 
 class Output(StrEnum):
@@ -107,13 +111,6 @@ def asked(parse: Callable[[str], _Value], text: str, option: str) -> _Value:
         return parse(text)
     except ValueError as error:
         raise InputError(f"{option}: {error}") from None
-
-
-def iso(time_ns: int) -> str:
-    """A time as ISO 8601 in UTC, with as many decimals as it needs: 2026-01-31T12:00:00Z."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 _NUMBER = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z%µ/]*)\s*")
@@ -81,6 +82,13 @@ def format_duration(seconds: float) -> str:
     whole = round(seconds)
     parts = [(whole // 86400, "d"), (whole % 86400 // 3600, "h"), (whole % 3600 // 60, "min"), (whole % 60, "s")]
     return " ".join([f"{count} {unit}" for count, unit in parts if count][:2])
+
+
+def format_time(time_ns: int) -> str:
+    """A time as ISO 8601 in UTC, with as many decimals as it needs: 2026-01-31T12:00:00Z."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 def format_bytes(count: float) -> str:

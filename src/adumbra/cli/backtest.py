@@ -1,0 +1,224 @@
+"""The command that sizes on measured use and compares with the rules people use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
+from adumbra.cli.session import now_ns
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from adumbra.profile.rules import Rule
+    from adumbra.service.backtests import BacktestReport, ResourceReport
+    from adumbra.service.schedules import Periods
+
+MAX_SHORTFALL = 0.5
+
+
+class RiskChoice(StrEnum):
+    """Whose shortness the dial bounds."""
+
+    PER_VM = "per-vm"
+    POOLED = "pooled"
+    BOTH = "both"
+
+
+def register(root: typer.Typer) -> None:
+    """Adds this room's top-level command."""
+    root.command("backtest")(backtest)
+
+
+def backtest(
+    usage: Annotated[
+        list[str], typer.Argument(help="Measured use: CSV or Parquet files, a folder of them, or a Prometheus server's URL.")
+    ],
+    *,
+    horizon: Annotated[
+        str | None, typer.Option("--horizon", help="How long a size is meant for; as --resize, if none.")
+    ] = None,
+    resize: Annotated[str, typer.Option("--resize", help="How often sizes are set, from 00:00 UTC: 1h, 1d, 7d.")] = "1d",
+    shortfall: Annotated[
+        str, typer.Option("--shortfall", help="Settings of the dial: shares of time that may be short.")
+    ] = "0.5%,1%,2%,5%",
+    risk: Annotated[RiskChoice, typer.Option("--risk", help="Whose shortness the dial bounds.")] = RiskChoice.BOTH,
+    rules: Annotated[str, typer.Option("--rules", help="The rules to compare with: all, none, or some, as a,b.")] = "all",
+    resource: Annotated[str | None, typer.Option("--resource", help="Only these, as cpu_cores,memory_gb.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="The first time that is scored, such as 2026-01-31.")] = None,
+    lead_in: Annotated[str, typer.Option("--lead-in", help="How far back rules look, and how much comes first.")] = "14d",
+    step: Annotated[str | None, typer.Option("--step", help="The grid of the samples: 1m to 1h; 5m, if none.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Read from then on: a date, or how long ago, as 30d.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Read up to then: a date, or how long ago.")] = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option("--machine", help="What a VM has, where USAGE doesn't tell: VM=4, VM=m7i.large, or 4 for all."),
+    ] = None,
+    exporter: Annotated[str | None, typer.Option("--exporter", help="Which machines of a server: node or libvirt.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn by chance.", min=0)] = 1,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="A CSV of resource,usd_per_hour; else fitted to the catalogue.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A folder for report.html, report.json, frontier.csv.")] = None,
+    allocations: Annotated[
+        Path | None, typer.Option("--allocations", help="A Parquet file for every size that was given.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Size your own history, day by day, and compare with the rules people use."""
+    from adumbra.schema.backtests import Risk
+    from adumbra.schema.units import parse_duration_s
+    from adumbra.service.allocation_files import AllocationFile
+    from adumbra.service.backtests import BacktestRequest
+    from adumbra.service.backtests import backtest as run
+    from adumbra.service.prices import prices_from
+    from adumbra.service.report.files import checked_folder, write_report
+    from adumbra.service.usages import Told, read_usages
+
+    request = BacktestRequest(
+        periods=_periods(resize, horizon, lead_in, first),
+        shortfalls=asked(shares, shortfall, "--shortfall"),
+        risks=tuple(Risk) if risk is RiskChoice.BOTH else (Risk(risk.value),),
+        rules=_rules(rules),
+        resources=None if resource is None else tuple(dict.fromkeys(each.strip() for each in resource.split(","))),
+        seed=seed,
+        prices=prices_from(prices),
+    )
+    step_s = None if step is None else asked(parse_duration_s, step, "--step")
+    told = Told(machines_of(machine or ()), _between(since, until), exporter)
+    if out is not None:
+        checked_folder(out)
+    with AllocationFile(allocations) if allocations else nullcontext() as sizes, progress_bar("back-test") as tell:
+        tell(None, "reading")
+        source = usage[0] if len(usage) == 1 else usage
+        usages = read_usages(source, step_s, request.resources, told, lambda share, doing: tell((share or 0) * 0.1, doing))
+        report = run(usages, request, lambda share, doing: tell(None if share is None else 0.1 + 0.8 * share, doing))
+        if sizes is not None:
+            for found in report.resources:
+                tell(0.92, f"writing the sizes of {found.resource}")
+                sizes.add(found.use, found.schedule, [each.given for each in found.scored])
+        if out is not None:
+            tell(0.95, "writing the report")
+            write_report(report, out)
+    show(output, report.to_dict(), lambda: tables(report))
+    if output is Output.TABLE:
+        _say_next(report, usage, out, allocations)
+
+
+def _periods(resize: str, horizon: str | None, lead_in: str, first: str | None) -> Periods:
+    """What the options say of times. Raises InputError."""
+    from adumbra.schema.units import parse_duration_s
+    from adumbra.service.schedules import Periods
+
+    resize_s = asked(parse_duration_s, resize, "--resize")
+    horizon_s = resize_s if horizon is None else asked(parse_duration_s, horizon, "--horizon")
+    first_ns = None if first is None else asked(instant_ns, first, "--from")
+    return Periods(resize_s, horizon_s, asked(parse_duration_s, lead_in, "--lead-in"), first_ns)
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Settings of the dial, "0.5%,1%": shares above 0, increasing, each once. Raises ValueError."""
+    from adumbra.schema.units import parse_share
+
+    found = sorted({parse_share(each) for each in text.split(",")})
+    if found[0] <= 0 or found[-1] > MAX_SHORTFALL:
+        raise ValueError(f"{text[:40]!r}: give shares above 0 %, up to {MAX_SHORTFALL:.0%}")
+    return tuple(found)
+
+
+def instant_ns(text: str) -> int:
+    """A day or a time, ISO 8601, in UTC where no zone is told, in ns since the epoch. Raises ValueError."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no date; write it like 2026-01-31 or 2026-01-31T12:00:00Z") from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return round((at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000_000
+
+
+def _between(since: str | None, until: str | None) -> tuple[int, int]:
+    """The time from which, and before which, samples are read, in ns since the epoch. Raises InputError."""
+    from adumbra.service.usages import ALWAYS
+
+    start_ns = asked(ago_or_instant_ns, since, "--since") if since else ALWAYS[0]
+    if until:
+        return start_ns, asked(ago_or_instant_ns, until, "--until")
+    return start_ns, now_ns() if since else ALWAYS[1]
+
+
+def ago_or_instant_ns(text: str) -> int:
+    """A date or time, or how long ago, "30d", in ns since the epoch. Raises ValueError."""
+    from adumbra.schema.units import parse_duration_s
+
+    try:
+        return now_ns() - round(parse_duration_s(text) * 1e9)
+    except ValueError:
+        return instant_ns(text)
+
+
+def machines_of(told: Sequence[str]) -> dict[str, str]:
+    """What VMs have: "VM=4" or "VM=m7i.large"; without a name, of all others. A name may hold =. Raises InputError."""
+    from adumbra.schema.errors import InputError
+
+    found: dict[str, str] = {}
+    for each in told:
+        vm, _, has = each.rpartition("=")
+        if not has or (vm or "*") in found:
+            raise InputError(
+                f"--machine: {each[:60]!r} says nothing, or says it again", "give VM=4, VM=m7i.large, or 4 for all"
+            )
+        found[vm or "*"] = has
+    return found
+
+
+def _rules(text: str) -> tuple[Rule, ...]:
+    from adumbra.profile.rules import rules_named
+
+    return () if text.strip() == "none" else rules_named([each.strip() for each in text.split(",")])
+
+
+def tables(report: BacktestReport) -> RenderableType:
+    """What was found of each resource: every rule's figures, and ours where it is short as often."""
+    from rich.console import Group
+
+    return Group(*(part for found in report.resources for part in _of_resource(report, found)))
+
+
+def _of_resource(report: BacktestReport, found: ResourceReport) -> Sequence[RenderableType]:
+    from rich.text import Text
+
+    from adumbra.schema.units import format_duration
+    from adumbra.service.report.words import FIGURES, PROMISED, RESOURCE_NAMES, called, cells, compared, promises, verdicts
+
+    name = RESOURCE_NAMES[found.resource]
+    periods = report.request.periods
+    title = f"{name} of {len(found.use.panel.vms):,} VMs, sized every {format_duration(periods.resize_s)}, "
+    title += f"{iso(report.first_ns)} to {iso(report.end_ns)}"
+    caption = "allocated: of what was provisioned; short: of the measured intervals, less those that no size\n"
+    caption += "could have avoided; p95 VM, worst VM: the same of single VMs; unmet: of the demand"
+    parts = [table_of(title, FIGURES, [(called(each.given), *cells(each)) for each in found.scored], caption)]
+    if found.comparisons:
+        caption = "Adumbra along its dial, where it is short as often as the rule; the interval: bootstrap over VMs;\n"
+        caption += "not reached: Adumbra is so seldom short at no setting of --shortfall that was tried"
+        parts.append(table_of(f"{name}: at the same shortness", *compared(found), caption))
+    kept = promises(found)
+    if kept:
+        parts.append(table_of(f"{name}: is the promise kept?", PROMISED, kept))
+    return [*parts, *(Text(f"{name}: {sentence}\n") for sentence in verdicts(found))]
+
+
+def _say_next(report: BacktestReport, usage: Sequence[str], out: Path | None, allocations: Path | None) -> None:
+    for note in [*report.notes, *(note for found in report.resources for note in found.notes)]:
+        say(f"  {note}")
+    if allocations is not None:
+        say(f"every size: {allocations}")
+    say(
+        f"next: open {out / 'report.html'}" if out else f"next: adumbra backtest {' '.join(usage)} --out DIR (plots, JSON, CSV)"
+    )
