@@ -203,7 +203,7 @@ def _of_resource(report: BacktestReport, found: ResourceReport) -> Sequence[Rend
     title += f"{iso(report.first_ns)} to {iso(report.end_ns)}"
     caption = "allocated: of what was provisioned; short: of the measured intervals, less those that no size\n"
     caption += "could have avoided; p95 VM, worst VM: the same of single VMs; unmet: of the demand"
-    parts = [table_of(title, FIGURES, [(called(each.given), *cells(each)) for each in found.scored], caption)]
+    parts = [table_of(title, FIGURES, [(called(each.given), *cells(each)) for each in found.shown], caption)]
     if found.comparisons:
         caption = "Adumbra along its dial, where it is short as often as the rule; the interval: bootstrap over VMs;\n"
         caption += "not reached: Adumbra is so seldom short at no setting of --shortfall that was tried"

@@ -21,6 +21,8 @@ from adumbra.schema.records import NANOSECONDS, Floats
 from adumbra.schema.sizing import RESOURCES
 from adumbra.schema.units import format_time
 from adumbra.service.observations import Progress
+from adumbra.service.risk_sizer import NAME as OURS
+from adumbra.service.risk_sizer import RiskSizer
 from adumbra.service.schedules import Periods, schedule_of, times_ns
 from adumbra.service.sizers import ORACLE, OracleSizer, RuleSizer, Sizer
 
@@ -37,12 +39,12 @@ __all__ = [
     "sizers_of",
 ]
 
-OURS = "adumbra"
-"""The rule that our own allocations are named by."""
-
 DECLARED = "declared"
 
 SHORTFALLS = (0.005, 0.01, 0.02, 0.05)
+
+BETWEEN = (0.0003, 0.0005, 0.001, 0.002, 0.0035, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
+"""Settings of the dial that are tried beside those asked for, so that our curve can be read where a rule is short as often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ResourceReport:
-    """What was found of one resource. notes: in words, what wasn't scored or sized, and why."""
+    """What was found of one resource. notes: in words, what wasn't scored or sized, and why; asked: settings of the dial."""
 
     use: MeasuredUse
     schedule: Schedule
@@ -133,9 +135,16 @@ class ResourceReport:
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
+    asked: tuple[float, ...] = ()
+
     @property
     def resource(self) -> str:
         return self.use.panel.resource
+
+    @property
+    def shown(self) -> tuple[Scored, ...]:
+        """Those that tables show: all but the settings of the dial that were tried beside those asked for."""
+        return tuple(each for each in self.scored if each.given.dial is None or each.given.dial in self.asked)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -203,7 +212,9 @@ class BacktestReport:
 
 def sizers_of(request: BacktestRequest) -> tuple[Sizer, ...]:
     """Who is compared, in the order in which they are shown."""
-    return (*(RuleSizer(rule) for rule in request.rules), OracleSizer())
+    dials = tuple(sorted({*request.shortfalls, *BETWEEN}))
+    ours = RiskSizer(dials, request.risks, request.periods.horizon_s, request.seed)
+    return (*(RuleSizer(rule) for rule in request.rules), ours, OracleSizer())
 
 
 def backtest(
@@ -288,7 +299,9 @@ def _of_resource(
     if not found:
         raise TooLittleDataError(f"no rule sizes {resource}", "ask for other --rules")
     progress(0.92, f"{resource}: comparing")
-    return ResourceReport(use, schedule, _judged(found, request.prices), _comparisons(found, request.seed), tuple(notes))
+    return ResourceReport(
+        use, schedule, _judged(found, request.prices), _comparisons(found, request.seed), tuple(notes), request.shortfalls
+    )
 
 
 def _judged(found: Sequence[Scored], prices: UnitPrices | None) -> tuple[Scored, ...]:

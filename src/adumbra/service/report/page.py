@@ -156,7 +156,7 @@ def _section(found: ResourceReport, plot: Any) -> str:
             "curve is one setting of the dial." + (" Not drawn: <i>declared</i>, at 100 %." if declared else ""),
         )
     )
-    parts.append(_table(FIGURES, [(_class(each), [called(each.given), *cells(each)]) for each in found.scored]))
+    parts.append(_table(FIGURES, [(_class(each), [called(each.given), *cells(each)]) for each in found.shown]))
     if found.comparisons:
         parts.append(f"<h3>{name}: Adumbra where it is short as often as each rule</h3>")
         columns, rows = compared(found)

@@ -59,7 +59,7 @@ PROMISED = ("dial", "asked\n%", "came\n%", "times\nwhat was asked", "VMs short o
 def promises(found: ResourceReport) -> list[tuple[str, ...]]:
     """What the dial was asked for, and what came: a row a setting, under PROMISED."""
     rows: list[tuple[str, ...]] = []
-    for each in found.scored:
+    for each in found.shown:
         dial, risk = each.given.dial, each.given.risk
         if dial and risk:
             over = each.point.figures.over_dial_percent
