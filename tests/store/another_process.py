@@ -18,9 +18,10 @@ import sqlalchemy as sa
 import adumbra.store.duckdb_file as metric_file
 import adumbra.store.duckdb_rows as metric_rows
 import adumbra.store.duckdb_upkeep as metric_upkeep
-from adumbra.schema.errors import StoreError
+from adumbra.schema.errors import ConflictError, StoreError
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch
+from adumbra.schema.state import NewTraining
 from adumbra.store.duckdb import DuckDBStore, Rewriting
 from adumbra.store.levels import Retention
 from adumbra.store.state import StateStore
@@ -178,6 +179,32 @@ def die_writing_state(path: Path, statement: str) -> None:
 
     with StateStore(path) as store:
         store.create_network("shop", "spec", 1)
+
+
+def die_training(path: Path, statement: str) -> None:
+    """Saves a second training that is to serve, and is killed right after the first statement that begins so."""
+    with StateStore(path) as store:
+
+        @sa.event.listens_for(sa.Engine, "after_cursor_execute")
+        def _executed(*arguments: Any) -> None:
+            if arguments[2].lstrip().startswith(statement):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        store.save_training("shop", NewTraining({"n": 2}, b"two", {"seed": 2}, against=1), 20)
+
+
+def save_trainings(path: Path, times: int) -> None:
+    """One of several that train at once: whoever was overtaken by another compares again."""
+    with StateStore(path) as store:
+        for _ in range(times):
+            while True:
+                serving = store.training("shop")
+                new = NewTraining({}, b"models", against=serving.version if serving else None)
+                try:
+                    say(store.save_training("shop", new, 1).kept.version)
+                    break
+                except ConflictError:
+                    continue
 
 
 def die_observing(path: Path) -> None:

@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 
 import adumbra.store
 from adumbra.schema.errors import StoreError
+from adumbra.schema.state import NewTraining
 from adumbra.store import engine as opening
 from adumbra.store.state import StateStore
 from adumbra.store.tables import METADATA
@@ -87,6 +88,31 @@ class TestMigrations:
                 script.module.downgrade()
         assert sa.inspect(engine).get_table_names() == ["alembic_version"]
         engine.dispose()
+
+    def test_what_was_learned_before_there_were_versions_to_choose_from_serves_on(self, path: Path) -> None:
+        engine = sa.create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            with Operations.context(MigrationContext.configure(connection)):
+                for number in ("0001", "0002", "0003"):
+                    scripts().get_revision(number).module.upgrade()
+            for text in (
+                "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
+                "INSERT INTO alembic_version VALUES ('0003')",
+                "INSERT INTO networks VALUES (1, 'shop', '', 1, 'ready', 1, 1, 1), (2, 'new', '', 1, 'shadowing', 1, 1, 1)",
+                "INSERT INTO trainings VALUES (1, 1, 4, '{\"n\": 4}', x'04', 40), (2, 1, 5, '{\"n\": 5}', x'0505', 50)",
+            ):
+                connection.execute(sa.text(text))
+        engine.dispose()
+        with StateStore(path) as store:
+            five, four = store.trainings("shop")
+            assert (five.version, five.serves, five.served_ns, five.artifact_bytes) == (5, True, 50, 2)
+            assert (four.version, four.serves, four.served_ns, four.origin, four.judgement) == (4, False, 40, None, None)
+            served = store.training("shop")
+            assert served is not None
+            assert (served.version, served.summary, served.artifact) == (5, {"n": 5}, b"\x05\x05")
+            assert store.serve_training("shop", 4, 60).serves
+            assert store.save_training("shop", NewTraining({}, b"six", against=4), 70).kept.version == 6
+            assert (store.trainings("new"), store.training("new")) == ((), None)
 
     def test_a_store_of_a_newer_version_is_refused(self, path: Path) -> None:
         with StateStore(path):

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError
-from adumbra.schema.state import NetworkState, ObservationState, PlanState
+from adumbra.schema.state import NetworkState, NewTraining, ObservationState, PlanState
 from adumbra.store import processes
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.rows import plain
-from adumbra.store.state import KEPT_ATTEMPTS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, KEPT_TRAININGS, StateStore
+from adumbra.store.state import KEPT_ATTEMPTS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, StateStore
 
 Spawn = Callable[..., subprocess.Popen[str]]
 
@@ -78,7 +78,7 @@ class TestNetworks:
         store.update_network(shop, "two", 1)
         other = store.create_network("other", "", 1)
         running = store.begin_observation(shop, "pcap:x", "f", 1)
-        store.save_training(shop, {}, b"", 1)
+        store.save_training(shop, NewTraining({}, b""), 1)
         store.save_profile(shop, {}, 1)
         plan = store.save_plan(shop, {}, 1)
         store.record_step(plan.id, 0, {}, 1)
@@ -97,10 +97,12 @@ class TestNetworks:
     def test_a_network_that_is_not_there_is_named_with_close_ones(self, store: StateStore, shop: str) -> None:
         acts: list[Callable[[str], object]] = [
             store.network, store.shadow, store.network_versions, store.observations, store.training, store.profile,
-            store.profiles, store.plan,
+            store.profiles, store.plan, store.trainings, lambda name: store.serve_training(name, 1, 1),
+            lambda name: store.forget_training(name, 1, 1),
             lambda name: store.update_network(name, "", 1), lambda name: store.delete_network(name, 1),
             lambda name: store.set_network_state(name, NetworkState.READY, 1, ""), lambda name: store.save_plan(name, {}, 1),
-            lambda name: store.begin_observation(name, "", "", 1), lambda name: store.save_training(name, {}, b"", 1),
+            lambda name: store.begin_observation(name, "", "", 1),
+            lambda name: store.save_training(name, NewTraining({}, b""), 1),
             lambda name: store.save_profile(name, {}, 1), store.calibration,
             lambda name: store.save_calibration(name, {}, "", 1), lambda name: store.note_emulated(name, 1, 1),
         ]  # fmt: skip
@@ -204,17 +206,6 @@ class TestProcesses:
 
 
 class TestTrainingsAndProfiles:
-    def test_the_newest_training_is_given_or_the_one_asked_for(self, store: StateStore, shop: str) -> None:
-        assert store.training(shop) is None
-        for version in range(1, KEPT_TRAININGS + 3):
-            saved = store.save_training(shop, {"score": version / 4}, bytes([version]) * 3, version)
-            assert (saved.version, saved.artifact) == (version, bytes([version]) * 3)
-        newest = store.training(shop)
-        assert newest is not None
-        assert (newest.version, newest.summary, newest.created_ns) == (7, {"score": 1.75}, 7)
-        kept = [version for version in range(10) if store.training(shop, version) is not None]
-        assert kept == [3, 4, 5, 6, 7]
-
     def test_the_newest_calibration_stands_and_tells_whether_stored_time_follows_it(self, store: StateStore, shop: str) -> None:
         assert store.calibration(shop) is None
         for version in range(1, KEPT_CALIBRATIONS + 4):
@@ -242,8 +233,8 @@ class TestTrainingsAndProfiles:
 
     def test_networks_do_not_share(self, store: StateStore, shop: str) -> None:
         store.create_network("other", "", 1)
-        store.save_training(shop, {}, b"a", 1)
-        assert (store.training("other"), store.save_training("other", {}, b"b", 2).version) == (None, 1)
+        store.save_training(shop, NewTraining({}, b"a"), 1)
+        assert (store.training("other"), store.save_training("other", NewTraining({}, b"b"), 2).kept.version) == (None, 1)
 
 
 class TestPlans:
@@ -302,7 +293,7 @@ class TestEvents:
             store.events(limit=limit)
 
     def test_old_events_go_as_new_ones_come(self, store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("adumbra.store.state.KEPT_EVENTS", 20)
+        monkeypatch.setattr("adumbra.store.statements.KEPT_EVENTS", 20)
         store.add_event("other", "k", "m", {}, 0)
         for number in range(250):
             store.add_event("shop", "k", "m", {"n": number}, number)

@@ -28,16 +28,40 @@ def register(root: typer.Typer) -> None:
     root.command("profile")(profile)
 
 
-def train(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
-    """Fit, back-test and calibrate models of what the VMs use."""
+def train(
+    name: NameArgument,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="What is drawn by chance follows from it.")] = 1,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Fit, back-test and calibrate models of what the VMs use. They serve unless they would have done worse than before."""
     from adumbra.service import learning
 
     with workspace() as opened, progress_bar(f"training {name}") as tell:
-        trained = learning.train(opened, name, now_ns, tell)
-    data = {"network": name, "version": trained.version, **trained.training.summary()}
+        trained = learning.train(opened, name, now_ns, tell, seed)
+    judged = trained.judged
+    data = {
+        "network": name, "version": trained.version, "serves": judged is None or judged.serves,
+        "judgement": judged.to_dict() if judged else None, "forgotten": list(trained.forgotten), **trained.training.summary(),
+    }  # fmt: skip
     show(output, data, lambda: training_table(trained))
     if output is Output.TABLE:
-        say(f"next: adumbra profile {name}")
+        for line in _beside_before(trained):
+            say(line)
+
+
+def _beside_before(trained: Trained) -> list[str]:
+    """What became of the version that served before, what went, and what to do next."""
+    judged, name = trained.judged, trained.network
+    lines = []
+    if judged and judged.against is not None:
+        stands = "serves" if judged.serves else f"does not serve, version {judged.against} does"
+        lines.append(f"version {trained.version} {stands}: {judged.why}")
+    if trained.forgotten:
+        gone = ", ".join(map(str, trained.forgotten))
+        lines.append(f"forgot version{'s' if len(trained.forgotten) > 1 else ''} {gone} (see adumbra model list {name})")
+    if judged and not judged.serves:
+        lines.append(f"to let it serve all the same: adumbra model rollback {name} {trained.version}")
+    return [*lines, f"next: adumbra profile {name}"]
 
 
 def training_table(trained: Trained) -> RenderableType:

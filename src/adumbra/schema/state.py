@@ -83,14 +83,52 @@ class ObservationRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingRecord:
-    """What was learned of a network. `version` counts its trainings from 1; `artifact` is the models, as bytes."""
+class NewTraining:
+    """A training that is to be kept. summary: what to show of it; artifact: the models, as bytes; origin: what it was learned
+    from and by what; judgement: how it did beside the version that served, and why it serves now, or doesn't (None: nothing
+    is known of that). serves: whether it is to serve; against: the version that served when this was decided, None: none.
+    """
+
+    summary: Mapping[str, Any]
+    artifact: bytes = field(repr=False)
+    origin: Mapping[str, Any] | None = None
+    judgement: Mapping[str, Any] | None = None
+    serves: bool = True
+    against: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingVersion:
+    """One of a network's trainings, without its models. `version` counts them from 1, and no number is given twice.
+
+    serves: whether forecasts and sizes come from it, which is so of one of them; served_ns: when it last began to, None:
+    never. origin, judgement: as in NewTraining; None in one that was kept before these were.
+    """
 
     network: str
     version: int
     summary: Mapping[str, Any]
+    origin: Mapping[str, Any] | None
+    judgement: Mapping[str, Any] | None
     created_ns: int
+    served_ns: int | None
+    serves: bool
+    artifact_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord(TrainingVersion):
+    """The same, with its models."""
+
     artifact: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTraining:
+    """A training as it is kept now, and the versions that went as it came."""
+
+    kept: TrainingVersion
+    forgotten: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

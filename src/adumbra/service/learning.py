@@ -1,4 +1,4 @@
-"""Learning: models from a network's stored metrics, and forecasts from them. Trainings are versioned, and kept as JSON."""
+"""Learning: models from a network's stored metrics, and forecasts from them. Versioned (models.py), and kept as JSON."""
 
 from __future__ import annotations
 
@@ -6,28 +6,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from adumbra.forecast.demand import forecast as foresee
+from adumbra.forecast.gate import Judgement, Serving, judge
 from adumbra.forecast.series import COLUMNS, choose_step_s, panel
 from adumbra.forecast.training import Training
 from adumbra.forecast.training import train as fit
-from adumbra.schema.errors import InputError, TooLittleDataError
+from adumbra.schema.errors import ConflictError, InputError, StoreError, TooLittleDataError
 from adumbra.schema.records import NANOSECONDS, Panel, Quantiles, SeriesQuery
 from adumbra.schema.sizing import RESOURCES
-from adumbra.service import networks
+from adumbra.schema.state import NewTraining
+from adumbra.service import models, networks
 from adumbra.service.observations import Progress
 from adumbra.service.workspace import Workspace
 
 TRAINING_SEED = 1
 MAX_HORIZON_S = 90 * 86_400.0
 FORECAST_POINTS = 240
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A network's training: which of its trainings it is, what it found, and the models themselves."""
+    """A network's training: which of its trainings it is, what it found, and the models themselves.
+
+    judged: how it did beside the version that served before, and forgotten: the versions that went as it came, where it was
+    made just now.
+    """
 
     network: str
     version: int
     training: Training
+    judged: Judgement | None = None
+    forgotten: tuple[int, ...] = ()
 
 
 def panels(workspace: Workspace, name: str, step_s: float | None = None) -> dict[str, Panel]:
@@ -51,15 +60,48 @@ def panels(workspace: Workspace, name: str, step_s: float | None = None) -> dict
     return {resource: panel(series, resource) for resource in RESOURCES}
 
 
-def train(workspace: Workspace, name: str, now: Callable[[], int], progress: Progress = lambda *_: None) -> Trained:
-    """Fits, back-tests and calibrates the models of every resource, and keeps them. Raises TooLittleDataError."""
-    training = fit(panels(workspace, name), TRAINING_SEED, progress)
-    record = workspace.state.save_training(name, training.summary(), training.to_bytes(), now())
-    return Trained(name, record.version, training)
+def train(
+    workspace: Workspace, name: str, now: Callable[[], int], progress: Progress = lambda *_: None, seed: int = TRAINING_SEED
+) -> Trained:
+    """Fits, back-tests and calibrates the models of every resource, and keeps them as the next version.
+
+    It serves from then on, unless it would have done worse than the version that serves (gate.judge). Raises
+    TooLittleDataError, and InputError for a seed that isn't one.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"{seed} is no seed", f"give a whole number from 0 to {2**32 - 1}")
+    use = panels(workspace, name)
+    training = fit(use, seed, lambda done, what: progress(0.9 * done, what))
+    summary, artifact, origin = training.summary(), training.to_bytes(), models.origin_of(use, seed)
+    for attempt in range(_ATTEMPTS):
+        progress(0.9, "comparing it with the version that serves")
+        judged = judge(training, use, _serving(workspace, name))
+        new = NewTraining(summary, artifact, origin, judged.to_dict(), judged.serves, judged.against)
+        try:
+            saved = workspace.state.save_training(name, new, now())
+        except ConflictError:  # another process trained, or rolled back, meanwhile
+            if attempt + 1 == _ATTEMPTS:
+                raise
+            continue
+        progress(1.0, "kept")
+        return Trained(name, saved.kept.version, training, judged, saved.forgotten)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _serving(workspace: Workspace, name: str) -> Serving | None:
+    """The version that serves, with its models; None where there is none, or where they can't be read any more."""
+    record = workspace.state.training(name)
+    if record is None:
+        return None
+    end_ns = record.origin["end_ns"] if record.origin else None
+    try:
+        return Serving(record.version, Training.from_bytes(record.artifact), end_ns)
+    except StoreError:
+        return Serving(record.version, None, end_ns)
 
 
 def trained(workspace: Workspace, name: str) -> Trained:
-    """A network's latest training. Raises InputError where there is none, StoreError where it can't be read back."""
+    """The training that serves. Raises InputError where there is none, StoreError where it can't be read back."""
     networks.get(workspace, name)
     record = workspace.state.training(name)
     if record is None:

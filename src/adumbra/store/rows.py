@@ -22,6 +22,7 @@ from adumbra.schema.state import (
     ProfileRecord,
     StepRecord,
     TrainingRecord,
+    TrainingVersion,
 )
 from adumbra.store.names import storable
 
@@ -77,8 +78,19 @@ def observation(row: sa.Row[Any]) -> ObservationRecord:
     )  # fmt: skip
 
 
-def training(name: str, row: sa.Row[Any]) -> TrainingRecord:
-    return TrainingRecord(name, row.version, row.summary, row.created_ns, row.artifact)
+def training_version(name: str, row: sa.Row[Any], serving: int | None) -> TrainingVersion:
+    """`row`: all but the models, and `artifact_bytes`, their size."""
+    return TrainingVersion(
+        name, row.version, row.summary, row.origin, row.judgement, row.created_ns, row.served_ns, row.version == serving,
+        row.artifact_bytes,
+    )  # fmt: skip
+
+
+def training(name: str, row: sa.Row[Any], serving: int | None) -> TrainingRecord:
+    return TrainingRecord(
+        name, row.version, row.summary, row.origin, row.judgement, row.created_ns, row.served_ns, row.version == serving,
+        len(row.artifact), row.artifact,
+    )  # fmt: skip
 
 
 def calibration(name: str, row: sa.Row[Any]) -> CalibrationRecord:

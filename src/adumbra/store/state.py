@@ -21,25 +21,27 @@ from adumbra.schema.state import (
     NetworkRecord,
     NetworkState,
     NetworkVersion,
+    NewTraining,
     ObservationRecord,
     ObservationState,
     PlanRecord,
     PlanState,
     ProfileRecord,
+    SavedTraining,
     ShadowRecord,
     TrainingRecord,
+    TrainingVersion,
 )
-from adumbra.store import rows, tables
+from adumbra.store import rows, tables, trainings
 from adumbra.store.engine import address, explained, name_of, open_engine, reading, writing
-from adumbra.store.names import storable, suggest
+from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
+from adumbra.store.statements import find, hanging_on, held, next_version, note, set_network
 
 MAX_EVENTS_ANSWERED = 1_000
 MAX_MIRRORS = 64
 """Mirrors of one network."""
-KEPT_EVENTS, KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_TRAININGS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = (
-    10_000, 10_000, 100, 20, 5, 20, 100, 20,
-)  # fmt: skip
+KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = 10_000, 100, 20, 20, 100, 20
 """How many are kept of each network (of attempts: of each step); older ones are removed as new ones come."""
 
 
@@ -87,13 +89,13 @@ class StateStore:
                     "or choose another name",
                 ) from None
             rows.insert(connection, tables.shadows, network_id=network_id, created_ns=now_ns)
-            _event(connection, now_ns, name, "network.created", f"Created the network {name} and its shadow.")
-            return rows.network(_find(connection, name))
+            note(connection, now_ns, name, "network.created", f"Created the network {name} and its shadow.")
+            return rows.network(find(connection, name))
 
     def network(self, name: str) -> NetworkRecord:
         """The network of that name. Raises NotFoundError naming close ones."""
         with self._reading(f"read the network {name}") as connection:
-            return rows.network(_find(connection, name))
+            return rows.network(find(connection, name))
 
     def networks(self) -> tuple[NetworkRecord, ...]:
         """All networks, by name."""
@@ -104,53 +106,53 @@ class StateStore:
     def shadow(self, network: str) -> ShadowRecord:
         """The network's shadow."""
         with self._reading(f"read the shadow of {network}") as connection:
-            owner, table = _find(connection, network), tables.shadows
+            owner, table = find(connection, network), tables.shadows
             row = connection.execute(sa.select(table).where(table.c.network_id == owner.id)).one()
             return ShadowRecord(row.id, network, row.created_ns)
 
     def update_network(self, name: str, spec_text: str, now_ns: int) -> NetworkRecord:
         """Gives the network a new spec and its next version; the old spec is kept."""
         with self._writing(f"update the network {name}") as connection:
-            old = _find(connection, name)
+            old = find(connection, name)
             rows.insert(
                 connection, tables.network_versions, network_id=old.id, version=old.version, spec_text=old.spec_text,
                 created_ns=old.spec_since_ns, replaced_ns=now_ns,
             )  # fmt: skip
             rows.keep_newest(connection, tables.network_versions, KEPT_SPECS, network_id=old.id)
             new = {"spec_text": storable(spec_text), "version": old.version + 1, "spec_since_ns": now_ns}
-            _set_network(connection, old.id, updated_ns=now_ns, **new)
+            set_network(connection, old.id, updated_ns=now_ns, **new)
             message = f"Updated the network {name} to version {old.version + 1}."
-            _event(connection, now_ns, name, "network.updated", message, version=old.version + 1)
-            return rows.network(_find(connection, name))
+            note(connection, now_ns, name, "network.updated", message, version=old.version + 1)
+            return rows.network(find(connection, name))
 
     def network_versions(self, name: str) -> tuple[NetworkVersion, ...]:
         """The specs that the network had before its present one, newest first."""
         with self._reading(f"read the versions of {name}") as connection:
-            found = _hanging_on(connection, tables.network_versions, _find(connection, name).id, KEPT_SPECS)
+            found = hanging_on(connection, tables.network_versions, find(connection, name).id, KEPT_SPECS)
             return tuple(NetworkVersion(row.version, row.spec_text, row.created_ns, row.replaced_ns) for row in found)
 
     def set_network_state(self, name: str, state: NetworkState, now_ns: int, reason: str) -> NetworkRecord:
         """Moves the network to a state, for a reason that its event tells."""
         with self._writing(f"set the state of {name}") as connection:
-            old = _find(connection, name)
-            _set_network(connection, old.id, state=state.value, updated_ns=now_ns)
+            old = find(connection, name)
+            set_network(connection, old.id, state=state.value, updated_ns=now_ns)
             message = f"The network {name} is {state.value} (was {old.state}): {reason}"
-            _event(connection, now_ns, name, "network.state", message, was=old.state, state=state.value, reason=reason)
-            return rows.network(_find(connection, name))
+            note(connection, now_ns, name, "network.state", message, was=old.state, state=state.value, reason=reason)
+            return rows.network(find(connection, name))
 
     def delete_network(self, name: str, now_ns: int) -> None:
         """Removes the network and all that hangs on it. Its events stay."""
         with self._writing(f"delete the network {name}") as connection:
-            network_id = _find(connection, name).id
+            network_id = find(connection, name).id
             connection.execute(sa.delete(tables.networks).where(tables.networks.c.id == network_id))
-            _event(connection, now_ns, name, "network.deleted", f"Deleted the network {name} and its shadow.")
+            note(connection, now_ns, name, "network.deleted", f"Deleted the network {name} and its shadow.")
 
     # Observations
 
     def begin_observation(self, network: str, source: str, fingerprint: str, now_ns: int) -> ObservationRecord:
         """Notes that this process begins to observe a source."""
         with self._writing(f"begin an observation of {network}") as connection:
-            owner, table = _find(connection, network), tables.observations
+            owner, table = find(connection, network), tables.observations
             observation_id = rows.insert(
                 connection, table, network_id=owner.id, source=storable(source), fingerprint=storable(fingerprint),
                 state=ObservationState.RUNNING.value, accounts={}, process=this_process(), started_ns=now_ns,
@@ -158,7 +160,7 @@ class StateStore:
             rows.keep_newest(
                 connection, table, KEPT_OBSERVATIONS, but_state=ObservationState.RUNNING.value, network_id=owner.id
             )
-            _event(connection, now_ns, network, "observation.begun", f"Began to observe {source}.", id=observation_id)
+            note(connection, now_ns, network, "observation.begun", f"Began to observe {source}.", id=observation_id)
             return rows.observation(_find_observation(connection, observation_id))
 
     def finish_observation(
@@ -177,7 +179,7 @@ class StateStore:
     def observations(self, network: str) -> tuple[ObservationRecord, ...]:
         """The network's observations, newest first."""
         with self._reading(f"list the observations of {network}") as connection:
-            owner = _find(connection, network)
+            owner = find(connection, network)
             found = _observations(tables.observations.c.network_id == owner.id)
             return tuple(rows.observation(row) for row in connection.execute(found))
 
@@ -196,7 +198,7 @@ class StateStore:
 
     def _interrupted(self, connection: sa.Connection) -> list[sa.Row[Any]]:
         of_running = _observations(tables.observations.c.state == ObservationState.RUNNING.value)
-        running = _held(connection, of_running, tables.observations)
+        running = held(connection, of_running, tables.observations)
         return [row for row in running if has_died(row.process, other_hosts=not self.on_one_host)]
 
     # Calibrations
@@ -204,74 +206,81 @@ class StateStore:
     def save_calibration(self, network: str, calibration: Mapping[str, Any], message: str, now_ns: int) -> CalibrationRecord:
         """Keeps what measured use said, as the network's next version, with an event that says `message`."""
         with self._writing(f"save a calibration of {network}") as connection:
-            owner, table = _find(connection, network), tables.calibrations
-            version = _next_version(connection, table, owner.id)
+            owner, table = find(connection, network), tables.calibrations
+            version = next_version(connection, table, owner.id)
             rows.insert(
                 connection, table, network_id=owner.id, version=version, calibration=rows.plain(calibration),
                 created_ns=now_ns, emulated_ns=None,
             )  # fmt: skip
             rows.keep_newest(connection, table, KEPT_CALIBRATIONS, network_id=owner.id)
-            _event(connection, now_ns, network, "calibration.saved", message, version=version)
-            return rows.calibration(network, _hanging_on(connection, table, owner.id, 1)[0])
+            note(connection, now_ns, network, "calibration.saved", message, version=version)
+            return rows.calibration(network, hanging_on(connection, table, owner.id, 1)[0])
 
     def calibration(self, network: str) -> CalibrationRecord | None:
         """The newest calibration; None where there is none."""
         with self._reading(f"read the calibration of {network}") as connection:
-            newest = _hanging_on(connection, tables.calibrations, _find(connection, network).id, 1)
+            newest = hanging_on(connection, tables.calibrations, find(connection, network).id, 1)
             return rows.calibration(network, newest[0]) if newest else None
 
     def note_emulated(self, network: str, version: int, now_ns: int) -> None:
         """Notes that all that is stored of the network is emulated by that version of its calibration."""
         with self._writing(f"note the emulation of {network}") as connection:
-            table, owner = tables.calibrations, _find(connection, network)
+            table, owner = tables.calibrations, find(connection, network)
             chosen = (table.c.network_id == owner.id) & (table.c.version == version)
             connection.execute(sa.update(table).where(chosen).values(emulated_ns=now_ns))
 
     # Trainings and profiles
 
-    def save_training(self, network: str, summary: Mapping[str, Any], artifact: bytes, now_ns: int) -> TrainingRecord:
-        """Keeps what was learned, as the network's next version."""
+    def save_training(self, network: str, new: NewTraining, now_ns: int) -> SavedTraining:
+        """Keeps what was learned, as the network's next version, which serves from now on if it is to.
+
+        Those beyond the bounds of store.trainings go. Raises ConflictError where another version serves than `new` says.
+        """
         with self._writing(f"save a training of {network}") as connection:
-            owner, table = _find(connection, network), tables.trainings
-            version = _next_version(connection, table, owner.id)
-            rows.insert(
-                connection, table, network_id=owner.id, version=version, summary=rows.plain(summary), artifact=artifact,
-                created_ns=now_ns,
-            )  # fmt: skip
-            rows.keep_newest(connection, table, KEPT_TRAININGS, network_id=owner.id)
-            _event(connection, now_ns, network, "training.saved", f"Learned version {version}.", version=version)
-            return rows.training(network, _hanging_on(connection, table, owner.id, 1)[0])
+            return trainings.save(connection, find(connection, network), new, now_ns)
 
     def training(self, network: str, version: int | None = None) -> TrainingRecord | None:
-        """The newest training, or the one of that version; None where there is none (any more)."""
+        """The training that serves, or the one of that version; None where there is none (any more)."""
         with self._reading(f"read the training of {network}") as connection:
-            table, owner = tables.trainings, _find(connection, network)
-            query = sa.select(table).where(table.c.network_id == owner.id).order_by(table.c.version.desc()).limit(1)
-            row = connection.execute(query if version is None else query.where(table.c.version == version)).one_or_none()
-            return None if row is None else rows.training(network, row)
+            return trainings.read(connection, find(connection, network), version)
+
+    def trainings(self, network: str) -> tuple[TrainingVersion, ...]:
+        """The network's trainings that are kept, newest first."""
+        with self._reading(f"list the trainings of {network}") as connection:
+            return trainings.every(connection, find(connection, network))
+
+    def serve_training(self, network: str, version: int, now_ns: int) -> TrainingVersion:
+        """Lets a version serve, with an event; nothing happens where it does. Raises NotFoundError for one that isn't there."""
+        with self._writing(f"serve a training of {network}") as connection:
+            return trainings.serve(connection, find(connection, network), version, now_ns)
+
+    def forget_training(self, network: str, version: int, now_ns: int) -> TrainingVersion:
+        """Removes a version, with an event. Raises NotFoundError, and ConflictError for the one that serves."""
+        with self._writing(f"forget a training of {network}") as connection:
+            return trainings.forget(connection, find(connection, network), version, now_ns)
 
     def save_profile(self, network: str, profile_json: Mapping[str, Any], now_ns: int) -> ProfileRecord:
         """Keeps a resource profile, as the network's next version."""
         with self._writing(f"save a profile of {network}") as connection:
-            owner, table = _find(connection, network), tables.profiles
-            version = _next_version(connection, table, owner.id)
+            owner, table = find(connection, network), tables.profiles
+            version = next_version(connection, table, owner.id)
             rows.insert(
                 connection, table, network_id=owner.id, version=version, profile=rows.plain(profile_json), created_ns=now_ns
             )
             rows.keep_newest(connection, table, KEPT_PROFILES, network_id=owner.id)
-            _event(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
-            return rows.profile(network, _hanging_on(connection, table, owner.id, 1)[0])
+            note(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
+            return rows.profile(network, hanging_on(connection, table, owner.id, 1)[0])
 
     def profile(self, network: str) -> ProfileRecord | None:
         """The newest profile; None where there is none yet."""
         with self._reading(f"read the profile of {network}") as connection:
-            newest = _hanging_on(connection, tables.profiles, _find(connection, network).id, 1)
+            newest = hanging_on(connection, tables.profiles, find(connection, network).id, 1)
             return rows.profile(network, newest[0]) if newest else None
 
     def profiles(self, network: str) -> tuple[ProfileRecord, ...]:
         """The network's profiles that are kept, newest first."""
         with self._reading(f"list the profiles of {network}") as connection:
-            found = _hanging_on(connection, tables.profiles, _find(connection, network).id, KEPT_PROFILES)
+            found = hanging_on(connection, tables.profiles, find(connection, network).id, KEPT_PROFILES)
             return tuple(rows.profile(network, row) for row in found)
 
     # Plans
@@ -279,13 +288,13 @@ class StateStore:
     def save_plan(self, network: str, plan_json: Mapping[str, Any], now_ns: int) -> PlanRecord:
         """Keeps a plan that is about to be carried out."""
         with self._writing(f"save a plan of {network}") as connection:
-            owner, table = _find(connection, network), tables.plans
+            owner, table = find(connection, network), tables.plans
             state = PlanState.EXECUTING.value
             plan_id = rows.insert(
                 connection, table, network_id=owner.id, state=state, plan=rows.plain(plan_json), created_ns=now_ns
             )
             rows.keep_newest(connection, table, KEPT_PLANS, but_state=state, network_id=owner.id)
-            _event(connection, now_ns, network, "plan.begun", f"Began to carry out plan {plan_id}.", id=plan_id)
+            note(connection, now_ns, network, "plan.begun", f"Began to carry out plan {plan_id}.", id=plan_id)
             return _plan(connection, _find_plan(connection, plan_id))
 
     def record_step(self, plan_id: int, index: int, outcome_json: Mapping[str, Any], now_ns: int) -> None:
@@ -304,13 +313,13 @@ class StateStore:
             network = _find_plan(connection, plan_id).network
             table, to = tables.plans, PlanState(state).value
             connection.execute(sa.update(table).where(table.c.id == plan_id).values(state=to, finished_ns=now_ns))
-            _event(connection, now_ns, network, f"plan.{to}", f"Plan {plan_id} is {to}.", id=plan_id)
+            note(connection, now_ns, network, f"plan.{to}", f"Plan {plan_id} is {to}.", id=plan_id)
             return _plan(connection, _find_plan(connection, plan_id))
 
     def plan(self, network: str) -> PlanRecord | None:
         """The network's newest plan with the outcomes of its steps; None where there is none."""
         with self._reading(f"read the plan of {network}") as connection:
-            newest = _hanging_on(connection, tables.plans, _find(connection, network).id, 1)
+            newest = hanging_on(connection, tables.plans, find(connection, network).id, 1)
             return _plan(connection, _find_plan(connection, newest[0].id)) if newest else None
 
     def unfinished_plans(self) -> tuple[PlanRecord, ...]:
@@ -325,7 +334,7 @@ class StateStore:
     def begin_mirror(self, network: str, plan_json: Mapping[str, Any], now_ns: int) -> MirrorRecord:
         """Keeps the plan of a mirror that is about to be installed. Raises ConflictError where there are MAX_MIRRORS."""
         with self._writing(f"begin a mirror of {network}") as connection:
-            owner, table = _find(connection, network), tables.mirrors
+            owner, table = find(connection, network), tables.mirrors
             there = connection.scalar(sa.select(sa.func.count()).where(table.c.network_id == owner.id)) or 0
             if there >= MAX_MIRRORS:
                 raise ConflictError(f"{network} has {there} mirrors", "remove some with `adumbra mirror remove`")
@@ -341,7 +350,7 @@ class StateStore:
             network, table = _find_mirror(connection, mirror_id).network, tables.mirrors
             new = {"state": state.value, "updated_ns": now_ns}
             connection.execute(sa.update(table).where(table.c.id == mirror_id).values(**new))
-            _event(connection, now_ns, network, f"mirror.{state.value}", message, id=mirror_id)
+            note(connection, now_ns, network, f"mirror.{state.value}", message, id=mirror_id)
             return rows.mirror(_find_mirror(connection, mirror_id))
 
     def forget_mirror(self, mirror_id: int, now_ns: int, message: str) -> None:
@@ -349,14 +358,14 @@ class StateStore:
         with self._writing(f"forget mirror {mirror_id}") as connection:
             network, table = _find_mirror(connection, mirror_id).network, tables.mirrors
             connection.execute(sa.delete(table).where(table.c.id == mirror_id))
-            _event(connection, now_ns, network, "mirror.removed", message, id=mirror_id)
+            note(connection, now_ns, network, "mirror.removed", message, id=mirror_id)
 
     def mirrors(self, network: str | None = None) -> tuple[MirrorRecord, ...]:
         """The mirrors of a network, or of all (None), oldest first."""
         query = _mirrors()
         with self._reading("list the mirrors") as connection:
             if network is not None:
-                query = query.where(tables.mirrors.c.network_id == _find(connection, network).id)
+                query = query.where(tables.mirrors.c.network_id == find(connection, network).id)
             return tuple(rows.mirror(row) for row in connection.execute(query.order_by(tables.mirrors.c.id)))
 
     # Events
@@ -364,7 +373,7 @@ class StateStore:
     def add_event(self, network: str | None, kind: str, message: str, data: Mapping[str, Any], now_ns: int) -> EventRecord:
         """Notes something that happened, to a network or to none. The acts above note theirs themselves."""
         with self._writing("note an event") as connection:
-            event_id = _event(connection, now_ns, network, kind, message, **data)
+            event_id = note(connection, now_ns, network, kind, message, **data)
             row = connection.execute(sa.select(tables.events).where(tables.events.c.id == event_id)).one()
             return rows.event(row)
 
@@ -400,45 +409,6 @@ class StateStore:
         return self._engine
 
 
-def _held(connection: sa.Connection, query: sa.Select[Any], table: sa.Table) -> sa.CursorResult[Any]:
-    """The rows. In a transaction that writes, those of the table are held to its end where rows can be (PostgreSQL)."""
-    if connection.get_execution_options().get("adumbra_writes", False):
-        query = query.with_for_update(of=table)
-    return connection.execute(query)
-
-
-def _find(connection: sa.Connection, name: str) -> sa.Row[Any]:
-    """The network's row, held so that acts on one network take turns."""
-    table = tables.networks
-    row = _held(connection, sa.select(table).where(table.c.name == name), table).one_or_none()
-    if row is None:
-        known = connection.scalars(sa.select(table.c.name).order_by(table.c.name)).all()
-        raise NotFoundError(
-            f"there is no network {name[:63]!r}",
-            suggest(name, known) if known else "make one with `adumbra network create`",
-        )
-    return row
-
-
-def _set_network(connection: sa.Connection, network_id: int, **values: object) -> None:
-    connection.execute(sa.update(tables.networks).where(tables.networks.c.id == network_id).values(**values))
-
-
-def _event(connection: sa.Connection, now_ns: int, network: str | None, kind: str, message: str, /, **data: object) -> int:
-    event_id = rows.insert(
-        connection, tables.events, time_ns=now_ns, network=network, kind=kind, message=storable(message),
-        data=rows.plain(data),
-    )  # fmt: skip
-    if event_id % 100 == 0:  # now and then is enough for a bound
-        rows.keep_newest(connection, tables.events, KEPT_EVENTS, network=network)
-    return event_id
-
-
-def _hanging_on(connection: sa.Connection, table: sa.Table, network_id: int, most: int) -> list[sa.Row[Any]]:
-    query = sa.select(table).where(table.c.network_id == network_id).order_by(table.c.id.desc()).limit(most)
-    return list(connection.execute(query))
-
-
 def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
     table = tables.observations
     joined = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks)
@@ -447,7 +417,7 @@ def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 def _find_observation(connection: sa.Connection, observation_id: int) -> sa.Row[Any]:
     query = _observations(tables.observations.c.id == observation_id)
-    row = _held(connection, query, tables.observations).one_or_none()
+    row = held(connection, query, tables.observations).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no observation {observation_id}", "its network was deleted; create the network again")
     return row
@@ -460,19 +430,14 @@ def _end_observation(
     new = {"state": state.value, "accounts": rows.plain(accounts), "finished_ns": now_ns}
     connection.execute(sa.update(table).where(table.c.id == found.id).values(**new))
     message = f"The observation of {found.source} is {state.value}."
-    _event(connection, now_ns, found.network, f"observation.{state.value}", message, id=found.id)
+    note(connection, now_ns, found.network, f"observation.{state.value}", message, id=found.id)
     return rows.observation(_find_observation(connection, found.id))
-
-
-def _next_version(connection: sa.Connection, table: sa.Table, network_id: int) -> int:
-    newest = connection.scalar(sa.select(sa.func.max(table.c.version)).where(table.c.network_id == network_id))
-    return (newest or 0) + 1
 
 
 def _find_plan(connection: sa.Connection, plan_id: int) -> sa.Row[Any]:
     table = tables.plans
     query = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks).where(table.c.id == plan_id)
-    row = _held(connection, query, table).one_or_none()
+    row = held(connection, query, table).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no plan {plan_id}", "its network was deleted; create the network again")
     return row
@@ -483,7 +448,7 @@ def _mirrors() -> sa.Select[Any]:
 
 
 def _find_mirror(connection: sa.Connection, mirror_id: int) -> sa.Row[Any]:
-    row = _held(connection, _mirrors().where(tables.mirrors.c.id == mirror_id), tables.mirrors).one_or_none()
+    row = held(connection, _mirrors().where(tables.mirrors.c.id == mirror_id), tables.mirrors).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no mirror {mirror_id}", "`adumbra mirror list` shows those that there are")
     return row

@@ -44,6 +44,8 @@ networks = _table(
     _time("created_ns"),
     _time("updated_ns"),
     _time("spec_since_ns"),
+    sa.Column("training_last", sa.Integer, nullable=True),
+    sa.Column("training_serving", sa.Integer, nullable=True),
 )
 
 shadows = _table("shadows", _of_network(), _time("created_ns"), sa.UniqueConstraint("network_id"))
@@ -78,6 +80,9 @@ trainings = _table(
     sa.Column("summary", sa.JSON, nullable=False),
     sa.Column("artifact", sa.LargeBinary, nullable=False),
     _time("created_ns"),
+    sa.Column("origin", sa.JSON, nullable=True),
+    sa.Column("judgement", sa.JSON, nullable=True),
+    _time("served_ns", nullable=True),
     sa.UniqueConstraint("network_id", "version"),
 )
 

@@ -1,0 +1,193 @@
+"""Whether a new training may take the place of the one that serves: both forecast the same time, which neither learned from.
+Pure: panels and trainings in, a judgement out. Keeps nothing, and chooses among versions only; among models see backtest.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from adumbra.forecast import registry, scores
+from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, rng_for
+from adumbra.forecast.models.protocol import LEVELS, Fitted, Horizon
+from adumbra.forecast.scores import Cases
+from adumbra.forecast.series import modelled, resource_named, scale_of, until
+from adumbra.forecast.training import Learned, Training
+from adumbra.schema.errors import TooLittleDataError
+from adumbra.schema.records import NANOSECONDS, Floats, Ints, Panel
+from adumbra.schema.units import format_duration
+
+TOLERANCE = 0.05
+"""By how much the new one may lose more: on a stretch as short as this, chance alone makes that difference."""
+ORIGINS = 3
+MIN_HISTORY_SHARE = 0.4
+"""How much of the history lies before the first origin, at least, whenever the older version stopped learning."""
+_MAX_STEPS = 48
+_MAX_VMS = 200
+_TRACE = 1e-6  # of the mean use: losses below are none
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The version that serves, None where it can't be read any more, and the end of what it learned from, in ns since the
+    epoch, None where that isn't known.
+    """
+
+    version: int
+    training: Training | None
+    end_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Both versions on one resource: pinball loss at the levels that sizing needs, as a share of each VM's mean use."""
+
+    resource: str
+    new_model: str
+    new_loss: float
+    old_model: str
+    old_loss: float
+    origins: int
+    horizon_s: float
+    vms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether the new version serves, and why. against: the version that served; None: none did. ratio: the new one's loss
+    over the old one's, geometric mean of what was compared; None where nothing could be.
+    """
+
+    serves: bool
+    why: str
+    against: int | None = None
+    ratio: float | None = None
+    compared: tuple[Compared, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Origins (steps known there) after all that the old version learned from, and how far is looked from each."""
+
+    origins: tuple[int, ...]
+    horizon: Horizon
+
+
+def judge(new: Training, panels: Mapping[str, Panel], serving: Serving | None) -> Judgement:
+    """Compares the new training with the one that serves, on what came after the end of what that one learned from.
+
+    The models of `new` have learned from that time too: in their place stand the same models, by the same seed, fitted on
+    what was known at the origins. panels: what `new` was learned from. Where nothing can be compared, the new one serves.
+    """
+    if serving is None:
+        return Judgement(True, "it is the first")
+    if serving.training is None:
+        return _unjudged(serving, "that one can't be read any more")
+    if serving.end_ns is None:
+        return _unjudged(serving, "until when that one learned was not kept")
+    found, why_not = [], []
+    for learned in new.resources:
+        history = modelled(panels[learned.resource])
+        result = _compare(learned, new.seed, history, serving.training, serving.end_ns)
+        if isinstance(result, Compared):
+            found.append(result)
+        else:
+            why_not.append(result)
+    if not found:
+        return _unjudged(serving, why_not[0])
+    ratio = math.exp(float(np.mean([math.log((each.new_loss + _TRACE) / (each.old_loss + _TRACE)) for each in found])))
+    return Judgement(ratio <= 1 + TOLERANCE, _why(ratio, found, serving), serving.version, ratio, tuple(found))
+
+
+def _unjudged(serving: Serving, reason: str) -> Judgement:
+    return Judgement(True, f"it could not be compared with version {serving.version}, so the newer one serves: {reason}",
+                     serving.version)  # fmt: skip
+
+
+def _why(ratio: float, found: Sequence[Compared], serving: Serving) -> str:
+    """The comparison in one sentence."""
+    of = ", ".join(f"{each.resource} {each.new_loss:.3g} beside {each.old_loss:.3g}" for each in found)
+    first = max(found, key=lambda each: each.horizon_s)
+    where = f"on what came since version {serving.version} learned, {first.origins} times {format_duration(first.horizon_s)}"
+    much = f"{abs(ratio - 1) * 100:.3g} % {'more' if ratio > 1 else 'less'}"
+    verdict = (
+        f"it would have lost {much} than version {serving.version}" if abs(ratio - 1) >= 5e-4
+        else f"it would have lost as much as version {serving.version}"
+    )  # fmt: skip
+    allowed = f", which is more than the {TOLERANCE * 100:g} % that are left to chance" if ratio > 1 + TOLERANCE else ""
+    return f"{verdict}{allowed} (pinball loss per mean use: {of}; {where})"
+
+
+def _compare(learned: Learned, seed: int, history: Panel, old: Training, end_ns: int) -> Compared | str:
+    """Both on one resource, or in words why they can't be compared."""
+    of_old = next((each for each in old.resources if each.resource == learned.resource), None)
+    if of_old is None:
+        return f"that one knows nothing of {learned.resource}"
+    if abs(of_old.step_s - learned.step_s) > 1e-6 * learned.step_s:
+        return f"they work in steps of {format_duration(of_old.step_s)} and of {format_duration(learned.step_s)}"
+    stretch = _stretch(history, end_ns)
+    if stretch is None:
+        return "too little was measured since that one learned"
+    try:
+        return _scored(learned, of_old, seed, history, stretch)
+    except TooLittleDataError as error:
+        return error.what
+
+
+def _stretch(history: Panel, end_ns: int) -> _Stretch | None:
+    """Up to ORIGINS origins, evenly spread up to the history's end; None where fewer than MIN_STEPS steps are new."""
+    steps = history.values.shape[1]
+    known = math.ceil((end_ns - history.start_ns) / (history.step_s * NANOSECONDS) - 1e-6)
+    held = steps - max(known, math.ceil(steps * MIN_HISTORY_SHARE))
+    if held < MIN_STEPS:
+        return None
+    reach = max(1, min(steps // REACH_SHARE, held // 2))
+    count = min(ORIGINS, held // reach)
+    return _Stretch(tuple(steps - reach * (count - i) for i in range(count)), Horizon.thinned(reach, _MAX_STEPS))
+
+
+def _scored(learned: Learned, old: Learned, seed: int, history: Panel, stretch: _Stretch) -> Compared | str:
+    first, floor = stretch.origins[0], resource_named(history.resource).floor
+    rows = _rows(history, seed)
+    scale = scale_of(until(history, first), floor)[rows]
+    reach = max(1, history.values.shape[1] // REACH_SHARE)
+    model = registry.forecaster(learned.chosen, reach)
+    stand_in = model.fit(until(history, first), rng_for(seed, history.resource, learned.chosen, first))
+    both = [[_forecasts(fitted, history, origin, stretch.horizon, rows) for origin in stretch.origins]
+            for fitted in (stand_in, old.fitted)]  # fmt: skip
+    actual = np.stack([history.values[rows, origin:][:, stretch.horizon.ahead - 1] for origin in stretch.origins])
+    new_said, old_said = (np.stack(each) for each in both)
+    sound = np.isfinite(actual) & np.isfinite(new_said).all(axis=-1) & np.isfinite(old_said).all(axis=-1)
+    spread = np.broadcast_to(scale[None, :, None], actual.shape)[sound]
+    losses = [
+        scores.score(Cases(LEVELS, actual[sound], said[sound], spread, np.full(len(spread), np.nan)))
+        for said in (new_said, old_said)
+    ]
+    if losses[0] is None or losses[1] is None:
+        return "nothing was measured that both could be held against"
+    return Compared(
+        learned.resource, learned.chosen, losses[0].upper, old.chosen, losses[1].upper, len(stretch.origins),
+        stretch.horizon.steps * history.step_s, int(sound.any(axis=(0, 2)).sum()),
+    )  # fmt: skip
+
+
+def _rows(history: Panel, seed: int) -> Ints:
+    """The VMs with any value, at most _MAX_VMS of them, by chance."""
+    there = np.flatnonzero(np.isfinite(history.values).any(axis=1))
+    if len(there) <= _MAX_VMS:
+        return there
+    return np.sort(rng_for(seed, history.resource, "gate").choice(there, size=_MAX_VMS, replace=False))
+
+
+def _forecasts(fitted: Fitted, history: Panel, origin: int, horizon: Horizon, rows: Ints) -> Floats:
+    """What a model says at an origin, knowing nothing after it: [V, H, L]."""
+    known = until(history, origin)
+    recent = replace(known, vms=tuple(history.vms[row] for row in rows), values=known.values[rows])
+    return fitted.quantiles(recent, horizon, LEVELS).values

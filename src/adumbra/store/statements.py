@@ -1,0 +1,62 @@
+"""What several acts on the state share: a network's row, found and held; what hangs on it; an event. Commits nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from adumbra.schema.errors import NotFoundError
+from adumbra.store import rows, tables
+from adumbra.store.names import storable, suggest
+
+KEPT_EVENTS = 10_000
+"""How many are kept of each network; older ones are removed as new ones come."""
+
+
+def held(connection: sa.Connection, query: sa.Select[Any], table: sa.Table) -> sa.CursorResult[Any]:
+    """The rows. In a transaction that writes, those of the table are held to its end where rows can be (PostgreSQL)."""
+    if connection.get_execution_options().get("adumbra_writes", False):
+        query = query.with_for_update(of=table)
+    return connection.execute(query)
+
+
+def find(connection: sa.Connection, name: str) -> sa.Row[Any]:
+    """The network's row, held so that acts on one network take turns."""
+    table = tables.networks
+    row = held(connection, sa.select(table).where(table.c.name == name), table).one_or_none()
+    if row is None:
+        known = connection.scalars(sa.select(table.c.name).order_by(table.c.name)).all()
+        raise NotFoundError(
+            f"there is no network {name[:63]!r}",
+            suggest(name, known) if known else "make one with `adumbra network create`",
+        )
+    return row
+
+
+def set_network(connection: sa.Connection, network_id: int, **values: object) -> None:
+    """Changes a network's row."""
+    connection.execute(sa.update(tables.networks).where(tables.networks.c.id == network_id).values(**values))
+
+
+def note(connection: sa.Connection, now_ns: int, network: str | None, kind: str, message: str, /, **data: object) -> int:
+    """Adds an event. Returns its number."""
+    event_id = rows.insert(
+        connection, tables.events, time_ns=now_ns, network=network, kind=kind, message=storable(message),
+        data=rows.plain(data),
+    )  # fmt: skip
+    if event_id % 100 == 0:  # now and then is enough for a bound
+        rows.keep_newest(connection, tables.events, KEPT_EVENTS, network=network)
+    return event_id
+
+
+def hanging_on(connection: sa.Connection, table: sa.Table, network_id: int, most: int) -> list[sa.Row[Any]]:
+    """The newest rows of a table that hang on a network."""
+    query = sa.select(table).where(table.c.network_id == network_id).order_by(table.c.id.desc()).limit(most)
+    return list(connection.execute(query))
+
+
+def next_version(connection: sa.Connection, table: sa.Table, network_id: int) -> int:
+    """The number after the largest that is there."""
+    newest = connection.scalar(sa.select(sa.func.max(table.c.version)).where(table.c.network_id == network_id))
+    return (newest or 0) + 1
