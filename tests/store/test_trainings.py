@@ -136,7 +136,7 @@ def test_one_that_was_compared_with_another_than_serves_now_is_refused(store: St
     save(store)
     before = (store.trainings(SHOP), store.events(SHOP))
     for against in (None, 1):
-        with pytest.raises(ConflictError, match="version 2 .* serves now"):
+        with pytest.raises(ConflictError, match=r"version 2 .* serves now"):
             store.save_training(SHOP, NewTraining({}, b"", against=against), 60)
     assert (store.trainings(SHOP), store.events(SHOP)) == before
 

@@ -9,7 +9,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import RayOption, fanned_out, now_ns, workspace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,13 +31,14 @@ def register(root: typer.Typer) -> None:
 def train(
     name: NameArgument,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="What is drawn by chance follows from it.")] = 1,
+    ray: RayOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Fit, back-test and calibrate models of what the VMs use. They serve unless they would have done worse than before."""
     from adumbra.service import learning
 
-    with workspace() as opened, progress_bar(f"training {name}") as tell:
-        trained = learning.train(opened, name, now_ns, tell, seed)
+    with workspace() as opened, fanned_out(ray) as fanout, progress_bar(f"training {name}") as tell:
+        trained = learning.train(opened, name, now_ns, tell, learning.How(seed, fanout))
     judged = trained.judged
     data = {
         "network": name, "version": trained.version, "serves": judged is None or judged.serves,

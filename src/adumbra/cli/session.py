@@ -6,14 +6,22 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from adumbra.cli.output import say
+import typer
+
+from adumbra.cli.output import progress_bar, say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from adumbra.fanout import Fanout
     from adumbra.service.workspace import Workspace
+
+
+RayOption = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="Work on a Ray cluster: its head's HOST:PORT, or local.")
+]
 
 
 def now_ns() -> int:
@@ -38,6 +46,26 @@ def stop_on_signal(wanted: bool = True) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def fanned_out(ray: str | None) -> Iterator[Fanout]:
+    """Where tasks are worked on: here, or on the Ray cluster that --ray names. Raises InputError, ClusterError."""
+    if ray is None:
+        from adumbra.fanout import IN_PROCESS
+
+        yield IN_PROCESS
+        return
+    from adumbra.fanout_ray import RayFanout
+
+    cluster = RayFanout(ray)
+    with progress_bar("joining the Ray cluster") as tell:
+        tell(None, ray)
+        cluster.__enter__()
+    try:
+        yield cluster
+    finally:
+        cluster.__exit__()
 
 
 @contextmanager

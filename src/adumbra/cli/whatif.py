@@ -10,7 +10,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import workspace
+from adumbra.cli.session import RayOption, fanned_out, workspace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,6 +49,7 @@ def whatif(
     type: Annotated[str | None, typer.Option("--type", help="Put the VMs on this instance type.")] = None,
     last: Annotated[str, typer.Option("--last", help="How much of the stored time, from its end; or all.")] = "24h",
     sweep: Annotated[bool, typer.Option("--sweep", help="Try every type of the catalogue.")] = False,
+    ray: RayOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what the VMs would need with other traffic, or on other machines."""
@@ -61,8 +62,8 @@ def whatif(
     times = asked(factor, traffic, "--traffic")
     last_s = None if last == "all" else asked(parse_duration_s, last, "--last")
     question = Question(times, tuple(vm or ()), type, last_s, sweep)
-    with workspace() as opened, progress_bar(f"what if, {name}") as tell:
-        found = what_if(opened, name, question, tell)
+    with workspace() as opened, fanned_out(ray) as fanout, progress_bar(f"what if, {name}") as tell:
+        found = what_if(opened, name, question, tell, fanout)
     show(output, {**found.to_dict(), "last_s": last_s}, lambda: sweep_table(found) if sweep else table(found))
     if output is Output.TABLE and sweep:
         for line in why_not(found.vms):

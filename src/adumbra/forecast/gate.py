@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from adumbra.fanout import IN_PROCESS, Fanout, Progress
 from adumbra.forecast import registry, scores
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, rng_for
 from adumbra.forecast.models.protocol import LEVELS, Fitted, Horizon
@@ -80,7 +81,7 @@ class _Stretch:
     horizon: Horizon
 
 
-def judge(new: Training, panels: Mapping[str, Panel], serving: Serving | None) -> Judgement:
+def judge(new: Training, panels: Mapping[str, Panel], serving: Serving | None, fanout: Fanout = IN_PROCESS) -> Judgement:
     """Compares the new training with the one that serves, on what came after the end of what that one learned from.
 
     The models of `new` have learned from that time too: in their place stand the same models, by the same seed, fitted on
@@ -92,16 +93,15 @@ def judge(new: Training, panels: Mapping[str, Panel], serving: Serving | None) -
         return _unjudged(serving, "that one can't be read any more")
     if serving.end_ns is None:
         return _unjudged(serving, "until when that one learned was not kept")
-    found, why_not = [], []
-    for learned in new.resources:
-        history = modelled(panels[learned.resource])
-        result = _compare(learned, new.seed, history, serving.training, serving.end_ns)
-        if isinstance(result, Compared):
-            found.append(result)
-        else:
-            why_not.append(result)
+    old = {learned.resource: learned for learned in serving.training.resources}
+    tasks = {
+        learned.resource: _Pair(learned, old.get(learned.resource), modelled(panels[learned.resource]))
+        for learned in new.resources
+    }
+    results = fanout.map(_compare, (new.seed, serving.end_ns), tasks, lambda *_: None).values()
+    found = [each for each in results if isinstance(each, Compared)]
     if not found:
-        return _unjudged(serving, why_not[0])
+        return _unjudged(serving, next(each for each in results if isinstance(each, str)))
     ratio = math.exp(float(np.mean([math.log((each.new_loss + _TRACE) / (each.old_loss + _TRACE)) for each in found])))
     return Judgement(ratio <= 1 + TOLERANCE, _why(ratio, found, serving), serving.version, ratio, tuple(found))
 
@@ -125,18 +125,28 @@ def _why(ratio: float, found: Sequence[Compared], serving: Serving) -> str:
     return f"{verdict}{allowed} (pinball loss per mean use: {of}; {where})"
 
 
-def _compare(learned: Learned, seed: int, history: Panel, old: Training, end_ns: int) -> Compared | str:
-    """Both on one resource, or in words why they can't be compared."""
-    of_old = next((each for each in old.resources if each.resource == learned.resource), None)
-    if of_old is None:
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What each version learned of a resource, and what is modelled of it now."""
+
+    new: Learned
+    old: Learned | None
+    history: Panel
+
+
+def _compare(shared: tuple[int, int], pair: _Pair, progress: Progress) -> Compared | str:
+    """Both on one resource, or in words why they can't be compared. shared: the seed, and when the old one stopped learning."""
+    (seed, end_ns), learned = shared, pair.new
+    progress(0.0, learned.resource)
+    if pair.old is None:
         return f"that one knows nothing of {learned.resource}"
-    if abs(of_old.step_s - learned.step_s) > 1e-6 * learned.step_s:
-        return f"they work in steps of {format_duration(of_old.step_s)} and of {format_duration(learned.step_s)}"
-    stretch = _stretch(history, end_ns)
+    if abs(pair.old.step_s - learned.step_s) > 1e-6 * learned.step_s:
+        return f"they work in steps of {format_duration(pair.old.step_s)} and of {format_duration(learned.step_s)}"
+    stretch = _stretch(pair.history, end_ns)
     if stretch is None:
         return "too little was measured since that one learned"
     try:
-        return _scored(learned, of_old, seed, history, stretch)
+        return _scored(learned, pair.old, seed, pair.history, stretch)
     except TooLittleDataError as error:
         return error.what
 

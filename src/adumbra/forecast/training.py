@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adumbra.fanout import IN_PROCESS, Fanout
 from adumbra.forecast import registry
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, Progress, Verdict, WindowErrors, backtest, rng_for
 from adumbra.forecast.conformal import Calibration
@@ -127,44 +128,33 @@ class Training:
         return cls.from_dict(plain)
 
 
-def train(panels: Mapping[str, Panel], seed: int, progress: Progress) -> Training:
-    """Learns from panels of use (series.panel), one a resource, of the same VMs.
+def train(panels: Mapping[str, Panel], seed: int, progress: Progress, fanout: Fanout = IN_PROCESS) -> Training:
+    """Learns from panels of use (series.panel), one a resource, of the same VMs. Each is a task, worked on where `fanout` says.
 
     progress is told the share done, 0 to 1, and what is being done. The same panels and seed give the same training.
     A resource without MIN_STEPS measured steps of any VM is skipped, and said so; raises TooLittleDataError where that
     leaves none, and InputError where the panels don't fit together.
     """
     names = _checked(panels)
-    learned, skipped = [], {}
-    for i, name in enumerate(names):
-        part = _Part(progress, i / len(names), 1 / len(names))
+    enough: dict[str, Panel] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
         history = panels[name]
         most = int(seen_steps(history).max(initial=0))
         if most < MIN_STEPS:
             skipped[name] = f"{most} of {history.values.shape[1]} steps of {format_duration(history.step_s)} hold a value"
             continue
-        learned.append(_learn(history, seed, part))
-    progress(1.0, "trained")
-    if not learned:
+        enough[name] = history
+    if not enough:
         told = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         step_s = next(iter(panels.values())).step_s
         raise TooLittleDataError(
             f"nothing can be learned yet ({told})",
             f"observe for at least {MIN_STEPS} intervals, {format_duration(MIN_STEPS * step_s)}, with traffic in them",
         )
-    return Training(seed, tuple(learned), skipped)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Progress of a part of the work, told as progress of the whole."""
-
-    whole: Progress
-    begin: float
-    share: float
-
-    def __call__(self, done: float, what: str) -> None:
-        self.whole(self.begin + self.share * done, what)
+    learned = fanout.map(_learn, seed, enough, progress)
+    progress(1.0, "trained")
+    return Training(seed, tuple(learned.values()), skipped)
 
 
 def _checked(panels: Mapping[str, Panel]) -> list[str]:
@@ -178,7 +168,7 @@ def _checked(panels: Mapping[str, Panel]) -> list[str]:
     return [name for name in RESOURCES if name in panels]
 
 
-def _learn(history: Panel, seed: int, progress: Progress) -> Learned:
+def _learn(seed: int, history: Panel, progress: Progress) -> Learned:
     known = modelled(history)
     reach = max(1, known.values.shape[1] // REACH_SHARE)
     models = [registry.forecaster(name, reach) for name in registry.NAMES]

@@ -16,6 +16,10 @@ class AdumbraError(Exception):
         self.what = what
         self.mend = mend
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes whole."""
+        return type(self), (self.what, self.mend)
+
 
 class InputError(AdumbraError):
     """What the user gave is wrong: a spec, a file, an argument. Exit status 2."""
@@ -30,6 +34,9 @@ class SpecError(InputError):
         more = f" (and {len(problems) - 1} more: `adumbra check` lists them)" if len(problems) > 1 else ""
         super().__init__(problems[0] + more)
         self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SpecError, (list(self.problems),)
 
 
 class SourceError(InputError):
@@ -58,6 +65,10 @@ class StoreBusyError(StoreError):
 
 class StoreUnavailableError(StoreError):
     """A store can't be reached, or has too much to do. What was to be written is kept; trying again later may help."""
+
+
+class ClusterError(AdumbraError):
+    """The cluster that was to do the work can't be reached, or failed at it. Nothing was changed; other places may do it."""
 
 
 class ProvisionError(AdumbraError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.forecast.demand import forecast as foresee
 from adumbra.forecast.gate import Judgement, Serving, judge
 from adumbra.forecast.series import COLUMNS, choose_step_s, panel
@@ -60,22 +61,31 @@ def panels(workspace: Workspace, name: str, step_s: float | None = None) -> dict
     return {resource: panel(series, resource) for resource in RESOURCES}
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to train. seed: what all that is drawn by chance follows from; fanout: where each resource is worked on."""
+
+    seed: int = TRAINING_SEED
+    fanout: Fanout = IN_PROCESS
+
+
 def train(
-    workspace: Workspace, name: str, now: Callable[[], int], progress: Progress = lambda *_: None, seed: int = TRAINING_SEED
+    workspace: Workspace, name: str, now: Callable[[], int], progress: Progress = lambda *_: None, how: How | None = None
 ) -> Trained:
     """Fits, back-tests and calibrates the models of every resource, and keeps them as the next version.
 
     It serves from then on, unless it would have done worse than the version that serves (gate.judge). Raises
     TooLittleDataError, and InputError for a seed that isn't one.
     """
-    if not 0 <= seed < 2**32:
-        raise InputError(f"{seed} is no seed", f"give a whole number from 0 to {2**32 - 1}")
+    how = how or How()
+    if not 0 <= how.seed < 2**32:
+        raise InputError(f"{how.seed} is no seed", f"give a whole number from 0 to {2**32 - 1}")
     use = panels(workspace, name)
-    training = fit(use, seed, lambda done, what: progress(0.9 * done, what))
-    summary, artifact, origin = training.summary(), training.to_bytes(), models.origin_of(use, seed)
+    training = fit(use, how.seed, Part(progress, 0.0, 0.9), how.fanout)
+    summary, artifact, origin = training.summary(), training.to_bytes(), models.origin_of(use, how.seed)
     for attempt in range(_ATTEMPTS):
         progress(0.9, "comparing it with the version that serves")
-        judged = judge(training, use, _serving(workspace, name))
+        judged = judge(training, use, _serving(workspace, name), how.fanout)
         new = NewTraining(summary, artifact, origin, judged.to_dict(), judged.serves, judged.against)
         try:
             saved = workspace.state.save_training(name, new, now())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from adumbra.emulate.demand import demand_table, load_of
 from adumbra.emulate.trial import USUAL_LOSS, Asked, Candidate, Traffic, Trial, Tried, shortcomings, sweep
 from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm, keys_of
+from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.profile.catalog import load_catalog
 from adumbra.schema.errors import InputError, TooLittleDataError
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals
@@ -116,8 +117,17 @@ class Answers:
         }  # fmt: skip
 
 
-def what_if(workspace: Workspace, name: str, question: Question, progress: Progress = lambda *_: None) -> Answers:
-    """Answers a question for each VM asked for. Raises InputError, NotFoundError, TooLittleDataError."""
+def what_if(
+    workspace: Workspace,
+    name: str,
+    question: Question,
+    progress: Progress = lambda *_: None,
+    fanout: Fanout = IN_PROCESS,
+) -> Answers:
+    """Answers a question for each VM asked for; each VM is a task of its own, worked on where `fanout` says.
+
+    Raises InputError, NotFoundError, TooLittleDataError; ClusterError where tasks can't be worked on there.
+    """
     network = networks.get(workspace, name)
     if not 0 < question.factor <= MAX_FACTOR:
         raise InputError(f"{question.factor:g} times the traffic is out of range", f"give a factor up to {MAX_FACTOR:g}")
@@ -131,13 +141,14 @@ def what_if(workspace: Workspace, name: str, question: Question, progress: Progr
     between = replays.span(workspace, name, last_s)
     answers: list[Answer] = []
     observed: list[Intervals] = []
-    for first in range(0, len(chosen), _VMS_AT_ONCE):
-        some = chosen[first : first + _VMS_AT_ONCE]
+    at_once = max(_VMS_AT_ONCE, 2 * fanout.width)
+    for first in range(0, len(chosen), at_once):
+        some = chosen[first : first + at_once]
         whole = [_replayed(workspace, name, some, between, factor) for factor in dict.fromkeys((1.0, question.factor))]
         observed.append(whole[0])
-        for row, vm in enumerate(some):
-            progress(len(answers) / len(chosen), f"{vm.name}, {len(answers)} of {len(chosen)} VMs")
-            answers.append(_answer(network, vm, [_alone(each, row) for each in whole], question))
+        tasks = {vm.name: (vm, [_alone(each, row) for each in whole]) for row, vm in enumerate(some)}
+        part = Part(progress, first / len(chosen), len(some) / len(chosen))
+        answers += fanout.map(_answer, (network, question), tasks, part).values()
     progress(1.0, f"{len(chosen)} VMs")
     start_ns = min(int(each.start_ns[0]) for each in observed)
     end_ns = max(int(each.start_ns[-1]) + each.interval_ns for each in observed)
@@ -169,8 +180,12 @@ def _replayed(workspace: Workspace, name: str, vms: Sequence[EmulatedVm], betwee
     return joined(parts)
 
 
-def _answer(network: Network, vm: EmulatedVm, traffic: Sequence[Intervals], question: Question) -> Answer:
-    """Of one VM. traffic: its own as it was, and, where that is other, as asked."""
+def _answer(
+    shared: tuple[Network, Question], task: tuple[EmulatedVm, Sequence[Intervals]], progress: Callable[[float, str], None]
+) -> Answer:
+    """Of one VM. Its task: itself, and its own traffic as it was, and, where that is other, as asked."""
+    (network, question), (vm, traffic) = shared, task
+    progress(0.0, vm.name)
     catalog, declared = load_catalog(), next(each for each in network.vms if each.name == vm.name)
     targets = network.spec.targets
     asked = Asked(
