@@ -80,14 +80,16 @@ def versions_table(name: str, kept: Sequence[TrainingVersion]) -> RenderableType
     for each in kept:
         origin = each.origin or {}
         span = format_duration((origin["end_ns"] - origin["start_ns"]) / 1e9) if origin else "-"
-        until = _moment(origin["end_ns"]) if origin else "-"
+        until = _minute(origin["end_ns"]) if origin else "-"
         vms = f"{len(origin['vms']):,}" if origin else "-"
         size = f"{format_number(each.artifact_bytes / 2**10, 3)} KB"
         status = "serves" if each.serves else "served before" if each.served_ns is not None else "never served"
-        rows.append((str(each.version), _moment(each.created_ns), span, until, vms, str(each.summary["model"]), size, status))
-    columns = ("version", "made", "from", "until", "VMs", "model", "size", "status")
+        chosen = ", ".join(dict.fromkeys(str(found["model"]) for found in each.summary["resources"]))
+        rows.append((str(each.version), _minute(each.created_ns), span, until, vms, chosen, size, status))
+    columns = ("version", "made", "from", "until", "VMs", "models", "size", "status")
     caption = f"kept are the newest {KEPT_TRAININGS}, up to {KEPT_BYTES // 2**20} MB together, and the one that serves"
-    return table_of(f"{name}: what was learned", columns, rows, caption, text=frozenset({"model", "status"}))
+    title = f"{name}: what was learned (times in UTC)"
+    return table_of(title, columns, rows, caption, text=frozenset({"models"}), names=frozenset({"status"}))
 
 
 def scores_table(version: TrainingVersion) -> RenderableType:
@@ -151,6 +153,11 @@ def _scores(scored: Mapping[str, Any] | None) -> tuple[str, ...]:
 def _moment(time_ns: int) -> str:
     """A time to the second."""
     return iso(time_ns // 10**9 * 10**9)
+
+
+def _minute(time_ns: int) -> str:
+    """A time to the minute."""
+    return iso(time_ns)[:16]
 
 
 def _data(version: TrainingVersion) -> dict[str, Any]:

@@ -164,27 +164,40 @@ def _stretch(history: Panel, end_ns: int) -> _Stretch | None:
 
 
 def _scored(learned: Learned, old: Learned, seed: int, history: Panel, stretch: _Stretch) -> Compared | str:
-    first, floor = stretch.origins[0], resource_named(history.resource).floor
     rows = _rows(history, seed)
-    scale = scale_of(until(history, first), floor)[rows]
-    reach = max(1, history.values.shape[1] // REACH_SHARE)
-    model = registry.forecaster(learned.chosen, reach)
-    stand_in = model.fit(until(history, first), rng_for(seed, history.resource, learned.chosen, first))
-    both = [[_forecasts(fitted, history, origin, stretch.horizon, rows) for origin in stretch.origins]
-            for fitted in (stand_in, old.fitted)]  # fmt: skip
-    actual = np.stack([history.values[rows, origin:][:, stretch.horizon.ahead - 1] for origin in stretch.origins])
-    new_said, old_said = (np.stack(each) for each in both)
+    scale = scale_of(until(history, stretch.origins[0]), resource_named(history.resource).floor)[rows]
+    actual, new_said, old_said = [], [], []
+    for origin in stretch.origins:
+        if origin in {stretch.origins[0], stretch.origins[-1]}:  # between, it is only handed what has come since
+            stand_in = _stand_in(learned, seed, until(history, origin))
+        actual.append(history.values[rows, origin:][:, stretch.horizon.ahead - 1])
+        new_said.append(_forecasts(stand_in, history, origin, stretch.horizon, rows))
+        old_said.append(_forecasts(old.fitted, history, origin, stretch.horizon, rows))
+    said = [np.stack(each) for each in (actual, new_said, old_said)]
+    return _compared(learned, old, stretch, said, scale)
+
+
+def _stand_in(learned: Learned, seed: int, known: Panel) -> Fitted:
+    """The new version's model, as it would have been with what was known."""
+    steps = known.values.shape[1]
+    model = registry.forecaster(learned.chosen, max(1, learned.steps // REACH_SHARE))
+    return model.fit(known, rng_for(seed, known.resource, learned.chosen, steps))
+
+
+def _compared(learned: Learned, old: Learned, stretch: _Stretch, said: Sequence[Floats], scale: Floats) -> Compared | str:
+    """The losses of both, where both say something and something came. said: what came [O, V, H], the new one's quantiles
+    [O, V, H, L], and the old one's.
+    """
+    actual, new_said, old_said = said
     sound = np.isfinite(actual) & np.isfinite(new_said).all(axis=-1) & np.isfinite(old_said).all(axis=-1)
     spread = np.broadcast_to(scale[None, :, None], actual.shape)[sound]
-    losses = [
-        scores.score(Cases(LEVELS, actual[sound], said[sound], spread, np.full(len(spread), np.nan)))
-        for said in (new_said, old_said)
-    ]
+    nothing = np.full(len(spread), np.nan)
+    losses = [scores.score(Cases(LEVELS, actual[sound], each[sound], spread, nothing)) for each in (new_said, old_said)]
     if losses[0] is None or losses[1] is None:
         return "nothing was measured that both could be held against"
     return Compared(
         learned.resource, learned.chosen, losses[0].upper, old.chosen, losses[1].upper, len(stretch.origins),
-        stretch.horizon.steps * history.step_s, int(sound.any(axis=(0, 2)).sum()),
+        stretch.horizon.steps * learned.step_s, int(sound.any(axis=(0, 2)).sum()),
     )  # fmt: skip
 
 
