@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tests.service.test_whatif import SPEC, traffic
 
+from adumbra import fanout_ray
 from adumbra.fanout import IN_PROCESS, Fanout, Progress
 from adumbra.fanout_ray import LocalSize, RayFanout, _check, facts
 from adumbra.forecast.gate import Serving, judge
@@ -45,6 +46,22 @@ def cluster() -> Iterator[RayFanout]:
         assert folder.is_dir()
         yield opened
     assert not folder.exists()
+
+
+def test_what_a_killed_one_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout_ray, "_FOLDERS", str(tmp_path))
+    left, used, other = (tmp_path / name for name in ("adumbra-ray-left", "adumbra-ray-used", "else"))
+    for folder in (left, used, other):
+        folder.mkdir()
+        (folder / "in-use").touch()
+    (tmp_path / "adumbra-ray-link").symlink_to(other)
+    held = fanout_ray._hold(str(used))
+    assert held is not None
+    fanout_ray._remove_left()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adumbra-ray-link", "adumbra-ray-used", "else"]
+    os.close(held)
+    fanout_ray._remove_left()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adumbra-ray-link", "else"]
 
 
 @pytest.fixture(scope="module")

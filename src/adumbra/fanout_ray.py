@@ -6,6 +6,7 @@ Decides nothing about the tasks: it sends them, bounded in number, and brings ba
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import logging
@@ -34,6 +35,7 @@ _IN_FLIGHT = 2
 """Tasks that are sent for each core: the one that it works on, and the next."""
 _SAME = ("numpy", "lightgbm", "numba")
 """What must be of one version everywhere for results to be the same."""
+_FOLDERS, _PREFIX, _MARK = "/tmp", "adumbra-ray-", "in-use"  # noqa: S108 paths of sockets have 107 bytes at most
 _CONNECT_S, _PROBE_S = 5.0, 60.0
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -175,7 +177,10 @@ def _ray() -> ModuleType:
 @contextlib.contextmanager
 def _local(ray: ModuleType, size: LocalSize) -> Iterator[None]:
     """A Ray of this host alone, which goes in the end with all that it wrote."""
-    folder = tempfile.mkdtemp(prefix="adumbra-ray-", dir="/tmp")  # paths of sockets end at 107 bytes
+    _remove_left()
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=_FOLDERS)
+    held = _hold(folder, "new")
+    os.rename(f"{folder}/new", f"{folder}/{_MARK}")  # it is held before anybody sees it
     try:
         with _explained("start Ray on this host", "run it again, or without --ray"):
             ray.init(
@@ -186,6 +191,31 @@ def _local(ray: ModuleType, size: LocalSize) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: str, mark: str = _MARK) -> int | None:
+    """Marks a folder as in use for as long as this process lives. None: somebody else does, or it is gone."""
+    number = None
+    try:
+        number = os.open(f"{folder}/{mark}", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if number is not None:
+            os.close(number)
+        return None
+    return number
+
+
+def _remove_left() -> None:
+    """Removes this user's folders whose process was killed."""
+    for folder in Path(_FOLDERS).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            ours = folder.lstat().st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink()
+            if ours and (folder / _MARK).exists() and (held := _hold(str(folder))) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)
 
 
 @contextlib.contextmanager
