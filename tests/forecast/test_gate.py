@@ -114,7 +114,9 @@ def test_neither_sees_what_comes_after_an_origin(
     watched = replace(serving.training, resources=(replace(old, fitted=Asked(old.fitted)),))
     judge(new, whole, replace(serving, training=watched))
     assert asked == [420, 480, 540]
-    assert learned == [420, 540]
+    assert {420, 540} <= set(learned)
+    assert max(learned[: learned.index(540)]) == 420
+    assert max(learned) == 540
 
 
 @pytest.mark.parametrize(
