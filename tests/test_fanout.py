@@ -14,16 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.service.test_backtests import Refuses
 from tests.service.test_whatif import SPEC, traffic
+from tests.service.usage_samples import usages
 
 from adumbra import fanout_ray
 from adumbra.fanout import IN_PROCESS, Fanout, Progress
 from adumbra.fanout_ray import LocalSize, RayFanout, _check, facts
 from adumbra.forecast.gate import Serving, judge
 from adumbra.forecast.training import train
+from adumbra.profile.rules import RULES
 from adumbra.schema.errors import AdumbraError, ClusterError, InputError, SpecError, TooLittleDataError
 from adumbra.schema.records import Panel
 from adumbra.service import networks
+from adumbra.service.backtests import BacktestRequest, backtest, sizers_of
 from adumbra.service.whatif import Question, what_if
 from adumbra.service.workspace import Workspace
 
@@ -213,6 +217,16 @@ class TestSameResults:
             here, there = (what_if(workspace, "lab", question, fanout=place) for place in (IN_PROCESS, cluster))
         assert here.to_dict() == there.to_dict()
         assert len(here.vms) == 2
+
+    def test_a_back_test(self, cluster: RayFanout) -> None:
+        request = BacktestRequest(rules=tuple(RULES[name] for name in ("peak", "crane", "krr")))
+        asked = (*sizers_of(request), Refuses())
+        here, there = (backtest(usages(), request, sizers=asked, fanout=place) for place in (IN_PROCESS, cluster))
+        assert here.to_dict() == there.to_dict()
+        for of_here, of_there in zip(here.resources, there.resources, strict=True):
+            assert any("refuses gave no sizes" in note for note in of_here.notes)
+            for one, other in zip(of_here.scored, of_there.scored, strict=True):
+                np.testing.assert_array_equal(one.given.amounts, other.given.amounts)
 
 
 def adumbra(home: Path, *arguments: str, program: str = "from adumbra.cli.main import run; run()") -> Any:

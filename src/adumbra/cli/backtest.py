@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import now_ns
+from adumbra.cli.session import RayOption, fanned_out, now_ns
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,6 +70,7 @@ def backtest(
     allocations: Annotated[
         Path | None, typer.Option("--allocations", help="A Parquet file for every size that was given.")
     ] = None,
+    ray: RayOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Size your own history, day by day, and compare with the rules people use."""
@@ -99,7 +100,8 @@ def backtest(
         tell(None, "reading")
         source = usage[0] if len(usage) == 1 else usage
         usages = read_usages(source, step_s, request.resources, told, lambda share, doing: tell((share or 0) * 0.1, doing))
-        report = run(usages, request, lambda share, doing: tell(None if share is None else 0.1 + 0.8 * share, doing))
+        with fanned_out(ray) as fanout:
+            report = run(usages, request, lambda share, doing: tell(0.1 + 0.8 * (share or 0), doing), fanout=fanout)
         if sizes is not None:
             for found in report.resources:
                 tell(0.92, f"writing the sizes of {found.resource}")

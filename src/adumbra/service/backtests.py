@@ -5,12 +5,13 @@ No score is computed here (profile/frontier.py does), and no size is set (sizers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.profile.comparison import Interval, SameRisk, better_at_same_risk, dominated
 from adumbra.profile.frontier import Held, Point, lay_out, scored
 from adumbra.profile.money import Cost, UnitPrices, cost
@@ -222,9 +223,11 @@ def backtest(
     request: BacktestRequest,
     progress: Progress = lambda *_: None,
     sizers: Sequence[Sizer] | None = None,
+    fanout: Fanout = IN_PROCESS,
 ) -> BacktestReport:
     """Sizes every VM at every origin by every sizer, and scores what they gave on what came.
 
+    Each sizer's work on a resource is a task, worked on where `fanout` says; scores are computed here.
     Raises InputError for what can't be asked of this use, TooLittleDataError where nothing of it can be scored.
     """
     chosen = _chosen(usages, request.resources)
@@ -232,12 +235,23 @@ def backtest(
     panel = chosen[0].panel
     schedule = schedule_of(panel, request.periods)
     found, left_out = [], []
-    for number, use in enumerate(chosen):
-        within = _within(progress, number / len(chosen), (number + 1) / len(chosen))
+    held: dict[str, Held] = {}
+    for use in chosen:
+        progress(0.0, f"{use.panel.resource}: laying out")
         try:
-            found.append(_of_resource(use, schedule, asked, request, within))
+            held[use.panel.resource] = _laid_out(use, schedule)
         except TooLittleDataError as error:
             left_out.append(f"{use.panel.resource} was left out: {error}")
+    tasks = {_task(resource, n, sizer): (resource, sizer) for resource in held for n, sizer in enumerate(asked)}
+    uses = {resource: each.use for resource, each in held.items()}
+    given = fanout.map(_given, (uses, schedule), tasks, Part(progress, 0.0, 0.9))
+    for number, (resource, laid_out) in enumerate(held.items()):
+        progress(0.9 + 0.1 * number / len(held), f"{resource}: scoring and comparing")
+        try:
+            of_resource = [(sizer.name, given[_task(resource, n, sizer)]) for n, sizer in enumerate(asked)]
+            found.append(_of_resource(laid_out, of_resource, request))
+        except TooLittleDataError as error:
+            left_out.append(f"{resource} was left out: {error}")
     if not found:
         raise TooLittleDataError(left_out[0], "give a longer history, or a shorter --lead-in")
     progress(1.0, "done")
@@ -262,20 +276,24 @@ def _chosen(usages: Usages, resources: Sequence[str] | None) -> list[MeasuredUse
     return chosen
 
 
-def _within(progress: Progress, start: float, end: float) -> Progress:
-    """Progress of a part of the work, as progress of the whole."""
-
-    def tell(share: float | None, doing: str) -> None:
-        progress(None if share is None else start + (end - start) * share, doing)
-
-    return tell
+def _task(resource: str, number: int, sizer: Sizer) -> str:
+    """What a sizer's work on a resource is called: several sizers may have one name."""
+    return f"{resource}: {sizer.name} ({number + 1})"
 
 
-def _of_resource(
-    use: MeasuredUse, schedule: Schedule, sizers: Sequence[Sizer], request: BacktestRequest, progress: Progress
-) -> ResourceReport:
-    resource = use.panel.resource
-    progress(0.0, f"{resource}: laying out")
+def _given(
+    shared: tuple[Mapping[str, MeasuredUse], Schedule], task: tuple[str, Sizer], progress: Callable[[float, str], None]
+) -> tuple[Allocations, ...] | str:
+    """What a sizer gives for a resource, or in words why it gives nothing."""
+    (uses, schedule), (resource, sizer) = shared, task
+    try:
+        return tuple(sizer.allocations(uses[resource], schedule, lambda share, doing: progress(share or 0.0, doing)))
+    except TooLittleDataError as error:
+        return f"{resource}: {sizer.name} gave no sizes: {error}"
+
+
+def _laid_out(use: MeasuredUse, schedule: Schedule) -> Held:
+    """Which windows of a resource count. Raises TooLittleDataError where none does."""
     held = lay_out(use, schedule)
     if not held.counts.counted:
         raise TooLittleDataError(
@@ -283,25 +301,28 @@ def _of_resource(
             f"little history before them, {held.counts.few_measured:,} too few samples of their own",
             "give a longer history, a shorter --lead-in, or a coarser --step",
         )
+    return held
+
+
+def _of_resource(
+    held: Held, given: Sequence[tuple[str, tuple[Allocations, ...] | str]], request: BacktestRequest
+) -> ResourceReport:
+    """The scores of what sizers, told by name, gave, beside each other. Raises TooLittleDataError where none gave anything."""
+    resource = held.use.panel.resource
     notes = list(_notes(held))
     found: list[Scored] = []
-    for number, sizer in enumerate(sizers):
-        within = _within(progress, number / len(sizers), (number + 0.9) / len(sizers))
-        try:
-            given = sizer.allocations(use, schedule, within)
-        except TooLittleDataError as error:
-            notes.append(f"{resource}: {sizer.name} gave no sizes: {error}")
+    for name, some in given:
+        if isinstance(some, str):
+            notes.append(some)
             continue
-        sized = [each for each in given if not np.isnan(each.amounts).all()]
-        if len(sized) < len(given):
-            notes.append(f"{resource}: {sizer.name} gave no VM a size")
+        sized = [each for each in some if not np.isnan(each.amounts).all()]
+        if len(sized) < len(some):
+            notes.append(f"{resource}: {name} gave no VM a size")
         found += [Scored(each, scored(held, each), over_time(held, each)) for each in sized]
     if not found:
         raise TooLittleDataError(f"no rule sizes {resource}", "ask for other --rules")
-    progress(0.92, f"{resource}: comparing")
-    return ResourceReport(
-        use, schedule, _judged(found, request.prices), _comparisons(found, request.seed), tuple(notes), request.shortfalls
-    )
+    judged, compared = _judged(found, request.prices), _comparisons(found, request.seed)
+    return ResourceReport(held.use, held.schedule, judged, compared, tuple(notes), request.shortfalls)
 
 
 def _judged(found: Sequence[Scored], prices: UnitPrices | None) -> tuple[Scored, ...]:
