@@ -60,8 +60,9 @@ def naive_errors(values: np.ndarray) -> np.ndarray:
     return np.nanmean(np.abs(values[:, 288:] - values[:, :-288]), axis=1)
 
 
-def scored(fitted: Fitted, panel: Panel, origins: list[int], steps: int, scale: np.ndarray, naive: np.ndarray) -> str:
-    """One model's line for one horizon."""
+def scored(fitted: Fitted, panel: Panel, origins: list[int], steps: int, measures: tuple[np.ndarray, np.ndarray]) -> str:
+    """One model's line for one horizon; measures: each VM's mean use and naive error."""
+    scale, naive = measures
     horizon = Horizon.thinned(steps, MOST_POINTS)
     actual, quantiles, spread, error = [], [], [], []
     for origin in origins:
@@ -99,7 +100,9 @@ def main() -> int:
 
     def told(epoch) -> None:
         passed = time.perf_counter() - started
-        print(f"  {passed:6.1f} s  {epoch.step:5d}/{epoch.steps}  {epoch.trained:.4f}  held out {epoch.held_out:.4f}", flush=True)
+        print(
+            f"  {passed:6.1f} s  {epoch.step:5d}/{epoch.steps}  {epoch.trained:.4f}  held out {epoch.held_out:.4f}", flush=True
+        )
 
     models: dict[str, Forecaster] = {
         "seasonal-naive": SeasonalNaive(), "lightgbm": LightGbm(most),
@@ -112,7 +115,7 @@ def main() -> int:
         fitted = models[name].fit(history, np.random.default_rng(args.seed))
         learned = time.perf_counter() - started
         for title, steps in HORIZONS.items():
-            print(f"{title:8s} {name:14s} {scored(fitted, panel, origins, steps, scale, naive)}", flush=True)
+            print(f"{title:8s} {name:14s} {scored(fitted, panel, origins, steps, (scale, naive))}", flush=True)
         print(f"         {name} learned in {learned:.1f} s, answered in {time.perf_counter() - started - learned:.1f} s")
     return 0
 

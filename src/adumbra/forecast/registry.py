@@ -6,11 +6,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from adumbra.forecast.models.protocol import Fitted, Forecaster
+from adumbra.schema.records import Panel
+from adumbra.schema.units import format_duration
 
 BASELINE = "seasonal-naive"
 NAMES: tuple[str, ...] = (BASELINE, "lightgbm")
-TITLES: Mapping[str, str] = {BASELINE: "seasonal naive", "lightgbm": "LightGBM"}
+LONG: tuple[str, ...] = ("gru",)
+"""Models that take minutes: tried only where `why_not` says nothing against it."""
+TITLES: Mapping[str, str] = {BASELINE: "seasonal naive", "lightgbm": "LightGBM", "gru": "recurrent network"}
+
+_LONG_S, _LONG_VMS, _LONG_VALUES = 4 * 86_400.0, 10, 20_000
+
+
+def why_not(name: str, history: Panel) -> str:
+    """Why one of LONG isn't tried on a history, as a clause; "" where it is. Loads no heavy library."""
+    from adumbra.forecast.models.gru import missing
+
+    seen = np.isfinite(history.values)
+    span_s, vms, values = history.values.shape[1] * history.step_s, int(seen.any(axis=1).sum()), int(seen.sum())
+    title = TITLES[name]
+    if span_s < _LONG_S or vms < _LONG_VMS or values < _LONG_VALUES:
+        return (
+            f"the {title} wasn't tried: it takes {format_duration(_LONG_S)} of {_LONG_VMS} VMs, {_LONG_VALUES} values in "
+            f"all, to be worth its minutes"
+        )
+    absent = missing()
+    return f"the {title} wasn't tried: {absent} isn't installed (pip install 'adumbra[rnn]')" if absent else ""
 
 
 def forecaster(name: str, most_ahead: int) -> Forecaster:
@@ -23,6 +47,10 @@ def forecaster(name: str, most_ahead: int) -> Forecaster:
         from adumbra.forecast.models.lightgbm import LightGbm
 
         return LightGbm(most_ahead)
+    if name == "gru":
+        from adumbra.forecast.models.gru import Gru
+
+        return Gru(most_ahead)
     raise KeyError(name)
 
 
@@ -36,4 +64,8 @@ def restore(plain: Mapping[str, Any]) -> Fitted:
         from adumbra.forecast.models.lightgbm import FittedLightGbm
 
         return FittedLightGbm.from_dict(plain)
+    if plain["name"] == "gru":
+        from adumbra.forecast.models.gru import FittedGru
+
+        return FittedGru.from_dict(plain)
     raise KeyError(plain["name"])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from adumbra.forecast.models.gru_batches import Budget, Examples
-from adumbra.forecast.models.gru_features import GRU_LEVELS, WINDOWS, Grid, Singles, past_of
+from adumbra.forecast.models.gru_features import GRU_LEVELS, WINDOWS, Grid, Singles, layer_sizes, past_of
 from adumbra.forecast.models.protocol import Horizon, forecast_of
 from adumbra.forecast.models.seasonal_naive import row_quantiles
 from adumbra.forecast.series import resource_named
@@ -60,7 +60,7 @@ class Gru:
 
     most_ahead: int
     declared: Mapping[str, float] = field(default_factory=dict)
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     checkpoint: Path | None = None
     told: Callable[[Epoch], None] = _untold
 
@@ -81,7 +81,7 @@ class Gru:
         logs = np.log(past.scale[:, -1][np.isfinite(past.scale[:, -1])].astype(np.float64))
         grid = replace(grid, log_scale=(float(logs.mean()), float(max(logs.std(), 0.1))))
         examples = Examples.of(replace(past, grid=grid), self.budget.size_power)
-        flat = gru_training.trained(examples, self.budget, seed, self.checkpoint, self.told)
+        flat = gru_training.trained(gru_training.Task(examples, self.budget, seed), self.checkpoint, self.told)
         return FittedGru(grid, len(history.vms), dict(self.declared), self.budget.hidden, self.budget.width, flat)
 
 
@@ -126,10 +126,11 @@ class FittedGru:
         raw = np.frombuffer(base64.b64decode(plain["parameters"], validate=True), "<f4").astype(np.float32)
         if not np.isfinite(raw).all():
             raise ValueError("the stored network's parameters aren't finite")
-        return cls(
-            Grid.from_dict(plain["grid"]), int(plain["learned_vms"]), dict(plain["declared"]), int(plain["hidden"]),
-            int(plain["width"]), raw,
-        )  # fmt: skip
+        hidden, width = int(plain["hidden"]), int(plain["width"])
+        wanted = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(hidden, width))
+        if len(raw) != wanted:
+            raise ValueError(f"a network of {hidden} and {width} units has {wanted} parameters, not {len(raw)}")
+        return cls(Grid.from_dict(plain["grid"]), int(plain["learned_vms"]), dict(plain["declared"]), hidden, width, raw)
 
     def _native(self, recent: Panel, horizon: Horizon) -> Floats:
         """Quantiles at GRU_LEVELS, float64[V, H, L]; NaN for a VM of which nothing is known within the grid's reach."""

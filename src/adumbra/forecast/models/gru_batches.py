@@ -24,7 +24,7 @@ from adumbra.forecast.models.gru_features import (
 from adumbra.schema.records import Ints
 
 LEAST_BINS = 12
-_MOST_WEIGHT = 6.0
+_MOST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,15 @@ class Budget:
 
     steps: int = 1_000
     per_epoch: int = 50
-    patience: int = 6
+    patience: int = 8
     held_out: float = 0.15
     batch: Sizes = Sizes(32, 16, 6)
     held_batches: int = 16
     hidden: int = 64
     width: int = 96
     rate: float = 3e-3
-    smoothing: float = 0.98
-    size_power: float = 0.5
+    smoothing: float = 0.99
+    size_power: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Past:
 
     @property
     def bins(self) -> int:
-        return self.mean.shape[1]
+        return int(self.mean.shape[1])
 
 
 def past_of(panel: Panel, grid: Grid, log_declared: Singles) -> Past:
@@ -145,7 +145,7 @@ def windows_at(past: Past, vm: Ints, ends: Ints) -> Singles:
 
 def quick_quantiles(values: Singles, levels: Sequence[float] = GRU_LEVELS) -> Singles:
     """Each row's quantiles over what is there, [n, N] -> float32[n, L]; NaN where nothing is."""
-    return row_quantiles(values, levels).astype(np.float32)
+    return row_quantiles(np.asarray(values), levels).astype(np.float32)
 
 
 def sequence(past: Past, vm: Ints, end: Ints) -> Singles:
@@ -158,9 +158,9 @@ def sequence(past: Past, vm: Ints, end: Ints) -> Singles:
     scale, before = past.scale[row, at + 1], past.scale[row, at]
     parts = [np.log1p(column[row, at] / scale) for column in (past.mean, past.median, past.high, past.top)]
     drift = np.clip(np.log(scale / before), -3.0, 3.0)
-    clock = np.broadcast_to(_clock(past.begin_s + (at + 0.5) * past.bin_s, past.grid.week)[..., :4], (*at.shape, 4))
+    clock = _clock(past.begin_s + (at.astype(np.float64) + 0.5) * past.bin_s, past.grid.week)
     stacked = np.concatenate([np.stack([*parts, past.covered[row, at], drift], axis=-1), clock], axis=-1)
-    return np.nan_to_num(stacked, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    return np.asarray(np.nan_to_num(stacked, nan=0.0, posinf=0.0, neginf=0.0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +251,14 @@ def asked_of(past: Past, known: Known, vm: Ints, end: Ints, ahead: Ints) -> Aske
 def repeated(known: Known, times: int) -> Known:
     """Each origin `times` times, for so many steps ahead of it."""
     return Known(*(np.repeat(getattr(known, name), times, axis=0) for name in Known.__slots__))
+
+
+def layer_sizes(hidden: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Inputs and outputs of the network's six layers: reads, recurs, knows, asks, thinks, answers."""
+    outputs = (1 + CANDIDATES) * len(GRU_LEVELS)
+    return (
+        (CHANNELS, 3 * hidden), (hidden, 3 * hidden), (hidden + KNOWN, width), (ASKED, width), (width, width), (width, outputs),
+    )  # fmt: skip
 
 
 def target(past: Past, vm: Ints, end: Ints, ahead: Ints) -> Singles:

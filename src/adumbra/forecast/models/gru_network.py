@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Array
 from numpy.random import Generator
 
-from adumbra.forecast.models.gru_features import ASKED, CANDIDATES, CHANNELS, GRU_LEVELS, KNOWN, WINDOWS
+from adumbra.forecast.models.gru_features import CANDIDATES, GRU_LEVELS, WINDOWS, layer_sizes
 
 _LEAST_GAP = 3e-4
 _MOST_LOG = 16.0
+_LOG_SHARE, _RELATIVE_SHARE = 0.3, 0.03
 
 
 class Batch(NamedTuple):
@@ -68,12 +69,9 @@ class Network(eqx.Module):
     answers: Linear
 
     def __init__(self, hidden: int, width: int, rng: Generator) -> None:
-        self.reads = Linear(CHANNELS, 3 * hidden, rng)
-        self.recurs = Linear(hidden, 3 * hidden, rng)
-        self.knows = Linear(hidden + KNOWN, width, rng)
-        self.asks = Linear(ASKED, width, rng)
-        self.thinks = Linear(width, width, rng)
-        self.answers = Linear(width, (1 + CANDIDATES) * len(GRU_LEVELS), rng, gain=0.01)
+        gains = (1.0, 1.0, 1.0, 1.0, 1.0, 0.01)
+        layers = (Linear(*size, rng, gain) for size, gain in zip(layer_sizes(hidden, width), gains, strict=True))
+        self.reads, self.recurs, self.knows, self.asks, self.thinks, self.answers = layers
 
     def encode(self, sequence: Array) -> Array:
         """[N, T, C] -> the state after each bin, [T, N, hidden]."""
@@ -121,13 +119,17 @@ def forecast(network: Network, batch: Batch) -> Array:
 
 
 def loss(network: Network, batch: Batch) -> Array:
-    """The weighted mean of the pinball loss over GRU_LEVELS, of use relative to scale, and half of that of its logarithm.
+    """The weighted mean of the pinball loss over GRU_LEVELS: of use relative to scale, and in part of its logarithm, plain
+    and relative to the last day's spread.
 
-    The former is what is scored; alone, the rare bursts of a hundred times the mean would drown what the rest can teach.
+    The former is what is scored; alone, rare bursts of a hundred times the mean would drown what the rest can teach, and a
+    steady VM's errors would weigh next to nothing.
     """
     tau = jnp.asarray(GRU_LEVELS, jnp.float32)
     log = forecast(network, batch)
-    real = jnp.log1p(batch.target)[..., None] - log
+    spread = jnp.exp(batch.known[..., None, -1:])
+    logs = jnp.log1p(batch.target)[..., None] - log
     plain = batch.target[..., None] - jnp.expm1(log)
-    each = sum(part * jnp.maximum(tau * error, (tau - 1.0) * error).mean(axis=-1) for part, error in ((0.5, real), (1.0, plain)))
+    parts = ((_LOG_SHARE + _RELATIVE_SHARE / spread, logs), (1.0, plain))
+    each = sum((part * jnp.maximum(tau * error, (tau - 1.0) * error)).mean(axis=-1) for part, error in parts)
     return (batch.weight * each).sum() / jnp.maximum(batch.weight.sum(), 1e-9)

@@ -6,22 +6,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
 
+from adumbra.forecast.models import gru_checkpoint
 from adumbra.forecast.models.gru_batches import Budget, Draw, Examples
 from adumbra.forecast.models.gru_features import Singles
 from adumbra.forecast.models.gru_network import Batch, Network, loss
 
+_FORMAT = 1
 _DECAY = 1e-4
-COMPILED: dict[str, bool | str] = {"xla_cpu_multi_thread_eigen": True}
+_BETTER = 0.9995
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +57,46 @@ class State(NamedTuple):
     held: Array
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a training learns from, how much work it may be, and the seed of all its chance."""
+
+    examples: Examples
+    budget: Budget
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """What its checkpoints are known by: the same key, the same training."""
+        past = self.examples.past
+        texts = (str(_FORMAT), repr(self.budget), repr(past.grid), str(self.seed), str(past.begin_s))
+        return gru_checkpoint.key_of(texts, (past.values, past.log_declared, self.examples.weights))
+
+
+def trained(task: Task, checkpoint: Path | None, told: Told) -> Singles:
+    """The best parameters, float32[P], of a training that goes on from the checkpoint, if it is there and of this training.
+
+    The checkpoint is kept up to date, and left in place at the end: the same training again is then done at once.
+    """
+    state = begin(task.budget, task.seed)
+    if checkpoint is None:
+        return train(task, state, told, lambda _: None)
+    key = task.key
+    held = gru_checkpoint.read(checkpoint, key, [np.asarray(part) for part in state])
+    state = State(*(jnp.asarray(part) for part in held)) if held else state
+
+    def keep(now: State) -> None:
+        gru_checkpoint.write(checkpoint, key, [np.asarray(part) for part in now])
+
+    return train(task, state, told, keep)
+
+
 def begin(budget: Budget, seed: int) -> State:
     """A training that has learned nothing yet."""
     flat = flatten(Network(budget.hidden, budget.width, np.random.default_rng([seed, 0])))
     none = np.zeros_like(flat)
-    return State(flat, flat, flat, none, none, np.int32(0), np.int32(0), np.float32(np.inf))
-
-
-def trained(examples: Examples, budget: Budget, seed: int, checkpoint: Path | None, told: Told) -> Singles:
-    """The best parameters, float32[P], of a training that goes on from the checkpoint, if it is there and of this training."""
-    state = begin(budget, seed)
-    return train(examples, budget, seed, state, told, lambda _: None)
+    parts = (flat, flat, flat, none, none, np.int32(0), np.int32(0), np.float32(np.inf))
+    return State(*(jnp.asarray(part) for part in parts))
 
 
 def flatten(network: Network) -> Singles:
@@ -75,45 +106,43 @@ def flatten(network: Network) -> Singles:
 
 def unflatten(flat: Array, hidden: int, width: int) -> Network:
     """The network of a row of parameters. Raises ValueError where there are more or fewer than it has."""
-    leaves, shape = jax.tree.flatten(eqx.filter_eval_shape(Network, hidden, width, np.random.default_rng(0)))
+    leaves, shape = jax.tree.flatten(Network(hidden, width, np.random.default_rng(0)))
     ends = np.cumsum([math.prod(leaf.shape) for leaf in leaves])
     if flat.shape != (int(ends[-1]),):
         raise ValueError(f"a network of {hidden} and {width} has {ends[-1]} parameters, not {flat.shape}")
     parts = [flat[end - math.prod(leaf.shape) : end].reshape(leaf.shape) for leaf, end in zip(leaves, ends, strict=True)]
-    return jax.tree.unflatten(shape, parts)
+    network: Network = jax.tree.unflatten(shape, parts)
+    return network
 
 
-def train(
-    examples: Examples, budget: Budget, seed: int, state: State, told: Told, keep: Callable[[State], None]
-) -> Singles:  # fmt: skip
+def train(task: Task, state: State, told: Told, keep: Callable[[State], None]) -> Singles:
     """Goes on from `state` until the budget is spent or the held-out loss has stopped falling; gives the best parameters.
 
     Each epoch draws by (seed, its first step), so that a training that was broken off and goes on ends the same.
     """
+    budget, examples = task.budget, task.examples
     past = examples.past
     cut = past.bins - max(1, round((past.bins - past.grid.reach) * budget.held_out))
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([task.seed, 2])
     held = [_batch(examples.draw(rng, budget.batch, cut, past.bins)) for _ in range(budget.held_batches)]
     step, judge = _compiled(budget)
     while int(state.step) < budget.steps and int(state.stale) < budget.patience:
-        rng = np.random.default_rng([seed, 1, int(state.step)])
+        rng = np.random.default_rng([task.seed, 1, int(state.step)])
         lost = []
         for _ in range(min(budget.per_epoch, budget.steps - int(state.step))):
             state, loss_now = step(state, _batch(examples.draw(rng, budget.batch, 0, cut)))
             lost.append(loss_now)
-        judged = np.float32(np.mean([judge(state.smooth, batch) for batch in held]))
-        better = bool(judged < state.held * 0.9995)
-        state = State(*(np.asarray(part) for part in state))
-        state = state._replace(
-            best=state.smooth if better else state.best,
-            held=judged if better else state.held,
-            stale=np.int32(0) if better else state.stale + np.int32(1),
-        )
+        judged = np.float32(np.mean([float(judge(state.smooth, batch)) for batch in held]))
+        if judged < float(state.held) * _BETTER:
+            state = state._replace(best=state.smooth, held=jnp.asarray(judged), stale=jnp.asarray(np.int32(0)))
+        else:
+            state = state._replace(stale=jnp.asarray(np.int32(int(state.stale) + 1)))
         keep(state)
-        told(Epoch(int(state.step), budget.steps, float(np.mean(lost)), float(judged)))
+        told(Epoch(int(state.step), budget.steps, float(np.mean([float(one) for one in lost])), float(judged)))
     return np.asarray(state.best)
 
 
+@lru_cache(maxsize=4)
 def _compiled(budget: Budget) -> tuple[Callable[[State, Batch], tuple[State, Array]], Callable[[Array, Batch], Array]]:
     """One step of training, and the loss of parameters on a batch; parameters in one row, so that all move at once."""
     rate = optax.schedules.warmup_cosine_decay_schedule(
@@ -136,8 +165,8 @@ def _compiled(budget: Budget) -> tuple[Callable[[State, Batch], tuple[State, Arr
         )  # fmt: skip
         return after, lost
 
-    return jax.jit(step, compiler_options=COMPILED), jax.jit(of, compiler_options=COMPILED)
+    return jax.jit(step), jax.jit(of)
 
 
 def _batch(draw: Draw) -> Batch:
-    return Batch(*(getattr(draw, name) for name in Batch._fields))
+    return Batch(*(jnp.asarray(getattr(draw, name)) for name in Batch._fields))
