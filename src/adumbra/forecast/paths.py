@@ -44,11 +44,11 @@ def paths(fitted: Fitted, recent: Panel, horizon: Horizon, draws: int, rng: Gene
 
 
 def shuffled(quantiles: Floats, recent: Panel, horizon: Horizon, draws: int, rng: Generator) -> Floats:
-    """Paths whose steps follow quantiles [V, H, L] at PATH_LEVELS and whose ranks, from step to step, are those of stretches of the past.
+    """Paths whose steps follow quantiles [V, H, L] at PATH_LEVELS, and hang together as stretches of the past did.
 
-    The Schaake shuffle (Clark et al., "The Schaake shuffle", Journal of Hydrometeorology 5, 2004), of stretches taken from
-    any hour of the VM's last four weeks: for this, past use is told by its rank among that of the same hour of the day,
-    and less what the hour before the stretch let expect, as a forecast knows that hour.
+    The Schaake shuffle (Clark et al., "The Schaake shuffle", Journal of Hydrometeorology 5, 2004): a path has, from step to
+    step, the ranks of a stretch of the VM's last four weeks. Stretches of any hour will do, as past use is told by its rank
+    among that of the same hour of the day, less what the hour before the stretch let expect: a forecast knows that hour.
     """
     out = np.full((len(quantiles), draws, quantiles.shape[1]), np.nan)
     pool = max(_POOL, draws)

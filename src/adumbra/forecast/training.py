@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adumbra.fanout import IN_PROCESS, Fanout
@@ -171,8 +171,11 @@ def _checked(panels: Mapping[str, Panel]) -> list[str]:
 def _learn(seed: int, history: Panel, progress: Progress) -> Learned:
     known = modelled(history)
     reach = max(1, known.values.shape[1] // REACH_SHARE)
-    models = [registry.forecaster(name, reach) for name in registry.NAMES]
+    against = {name: registry.why_not(name, known) for name in registry.LONG}
+    names = [*registry.NAMES, *(name for name, why in against.items() if not why)]
+    models = [registry.forecaster(name, reach) for name in names]
     verdict = backtest(known, models, seed, lambda done, what: progress(0.75 * done, what))
+    verdict = replace(verdict, why="; ".join([verdict.why, *(why for why in against.values() if why)]))
     progress(0.75, f"{history.resource}: fitting {registry.TITLES.get(verdict.chosen, verdict.chosen)}")
     model = registry.forecaster(verdict.chosen, reach)
     steps = known.values.shape[1]

@@ -179,7 +179,7 @@ class Known:
     spread: Singles
 
 
-KNOWN = 3 * FINE_STEPS + KINDS * len(GRU_LEVELS) + 5
+KNOWN = 4 * FINE_STEPS + 2 * 3 + KINDS * len(GRU_LEVELS) + 5
 
 
 def known_at(past: Past, vm: Ints, end: Ints, measured: Singles) -> Known:
@@ -193,6 +193,8 @@ def known_at(past: Past, vm: Ints, end: Ints, measured: Singles) -> Known:
     recent = past.values[vm[:, None], step]
     there = np.isfinite(recent)
     fine = np.where(there, np.log1p(recent / scale[:, None]), middle[:, None])
+    yesterday = np.log1p(past.values[vm[:, None], step - past.grid.day_bins * past.grid.bin_steps] / scale[:, None])
+    yesterday = np.where(np.isfinite(yesterday), yesterday, fine)
     first = there.argmax(axis=1)
     latest = np.where(there.any(axis=1), recent[np.arange(len(vm)), first], measured[:, 0, _MIDDLE])
     mean, wide = past.grid.log_scale
@@ -201,11 +203,28 @@ def known_at(past: Past, vm: Ints, end: Ints, measured: Singles) -> Known:
     static = np.stack([(np.log(scale) - mean) / wide, np.nan_to_num(size), np.isfinite(size), age, np.log(spread)], axis=1)
     told = np.concatenate([candidates, np.arcsinh(each[:, len(WINDOWS) :] * 10.0) / 3.0], axis=1)
     relative = np.clip((fine - middle[:, None]) / spread[:, None], -5.0, 5.0)
-    x = np.concatenate([fine, relative, there, told.reshape(len(vm), -1), static], axis=1)
+    x = np.concatenate(
+        [fine, relative, yesterday, _repeats(past, vm, end, scale), there, told.reshape(len(vm), -1), static], axis=1
+    )
     return Known(
         x.astype(np.float32), measured, candidates.astype(np.float32), latest.astype(np.float32), scale.astype(np.float32),
         middle.astype(np.float32), spread.astype(np.float32),
     )  # fmt: skip
+
+
+def _repeats(past: Past, vm: Ints, end: Ints, scale: Floats) -> Floats:
+    """How well the last 6, 24 and 72 bins repeated the day before and the week before: mean differences, [n, 6]."""
+    at = end[:, None] - 1 - np.arange(72)
+    now = np.log1p(past.mean[vm[:, None], at] / scale[:, None])
+    parts = []
+    for back in (past.grid.day_bins, past.grid.week_bins):
+        off = np.abs(now - np.log1p(past.mean[vm[:, None], at - back] / scale[:, None]))
+        there = np.isfinite(off)
+        for width in (6, 24, 72):
+            count = there[:, :width].sum(axis=1)
+            total = np.where(there[:, :width], off[:, :width], 0.0).sum(axis=1)
+            parts.append(np.where(count > 0, total / np.maximum(count, 1), 1.0))
+    return np.stack(parts, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
