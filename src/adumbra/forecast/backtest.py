@@ -129,7 +129,7 @@ def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: 
     progress(1.0, f"{history.resource}: scored")
     first = until(history, layout.origins[0])
     scale = scale_of(first, resource_named(history.resource).floor)[row]
-    naive = _naive_errors(first.values[row])
+    naive = naive_errors(first.values[row])
     found: dict[str, Scores | None] = dict.fromkeys(model.name for model in models)
     found |= {name: scores.score(_cases(done, scale, naive)) for name, done in runs.items()}
     if found[models[0].name] is None:
@@ -191,7 +191,7 @@ def _off(came: Floats, forecast: Floats, need: Need, floor: float) -> Floats:
     return out
 
 
-def _naive_errors(values: Floats) -> Floats:
+def naive_errors(values: Floats) -> Floats:
     """Each VM's mean error of repeating the last value, within the history before the first origin, [V]; NaN: none."""
     steps = np.abs(np.diff(values, axis=1))
     finite = np.isfinite(steps)

@@ -79,13 +79,13 @@ def score(cases: Cases) -> Scores | None:
     sound = cases.naive > 0
     errors = np.abs(cases.actual - cases.column(0.5))
     mase = float(np.mean(errors[sound] / cases.naive[sound])) if sound.any() else None
-    within = {name: _within(cases.actual, cases.column(low), cases.column(high)) for name, low, high in INTERVALS}
+    inside = {name: within(cases.actual, cases.column(low), cases.column(high)) for name, low, high in INTERVALS}
     return Scores(
         pinball=shares,
         upper=float(np.mean([shares[f"{level:g}"] for level in UPPER_LEVELS])),
         wql=wql,
         mase=mase,
-        coverage={name: float(np.mean(inside)) for name, inside in within.items()},
+        coverage={name: float(np.mean(held)) for name, held in inside.items()},
         width={name: float(np.mean((cases.column(high) - cases.column(low)) / cases.scale)) for name, low, high in INTERVALS},
         points=len(cases.actual),
     )
@@ -95,11 +95,11 @@ def coverage(actual: Floats, quantiles: Floats, levels: Sequence[float]) -> dict
     """The share of values within each of INTERVALS: actual [n], quantiles [n, L] at `levels`."""
     at = {level: i for i, level in enumerate(levels)}
     return {
-        name: float(np.mean(_within(actual, quantiles[:, at[low]], quantiles[:, at[high]])))
+        name: float(np.mean(within(actual, quantiles[:, at[low]], quantiles[:, at[high]])))
         for name, low, high in INTERVALS
     }  # fmt: skip
 
 
-def _within(actual: Floats, low: Floats, high: Floats) -> Floats:
+def within(actual: Floats, low: Floats, high: Floats) -> Floats:
     slack = 1e-9 * (1.0 + np.abs(actual))  # a constant series is on its bounds, whatever the rounding
     return np.asarray((actual >= low - slack) & (actual <= high + slack), np.float64)

@@ -3,9 +3,9 @@ The seam that further models (smoothing, a recurrent network, an ensemble) fit i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.random import Generator
@@ -48,6 +48,35 @@ class Horizon:
         return np.arange(1, self.steps + 1, self.stride, dtype=np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Covariates:
+    """What is known of a panel's VMs beside their use of the resource, in the order of its VMs; all of it may be missing.
+
+    declared: float64[V], the size that was declared or provisioned, in the resource's unit (NaN: not told); roles: a word
+    for each VM ("" where not told); traffic: name -> float64[V, T], such as "rx_mbps", on the panel's grid and no longer
+    than it (gaps NaN): also of VMs whose use was never measured.
+    """
+
+    declared: Floats | None = None
+    roles: tuple[str, ...] = ()
+    traffic: Mapping[str, Floats] = field(default_factory=dict)
+
+    def until(self, steps: int) -> Covariates:
+        """What was known of it after `steps` steps; the values after are not in it, not even as a view."""
+        return replace(self, traffic={name: values[:, :steps].copy() for name, values in self.traffic.items()})
+
+    def of(self, rows: Ints, since: int = 0) -> Covariates:
+        """Of the VMs `rows` only, and of their traffic what came from step `since` on."""
+        return Covariates(
+            self.declared[rows] if self.declared is not None else None,
+            tuple(self.roles[i] for i in rows) if self.roles else (),
+            {name: values[rows, since:] for name, values in self.traffic.items()},
+        )
+
+
+NOTHING_KNOWN = Covariates()
+
+
 class Fitted(Protocol):
     """A model that has learned. It sees nothing but what is handed to it, and a panel ends where the future begins."""
 
@@ -85,6 +114,38 @@ class Forecaster(Protocol):
 
         Raises TooLittleDataError where the history is too short for it, saying how much it takes.
         """
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """What a fitted model has that can use covariates, and so forecast a VM of which nothing was measured."""
+
+    def informed(
+        self, recent: Panel, horizon: Horizon, levels: Sequence[float], covariates: Covariates = NOTHING_KNOWN
+    ) -> Quantiles:
+        """`quantiles`, knowing covariates on the grid of `recent`. No NaN: where no use was measured the fleet stands in."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """What a model before it has learned has, where it can learn from covariates."""
+
+    def learn(self, history: Panel, rng: Generator, covariates: Covariates = NOTHING_KNOWN) -> Fitted:
+        """`fit`, knowing covariates on the grid of `history`."""
+
+
+def learn(model: Forecaster, history: Panel, rng: Generator, covariates: Covariates) -> Fitted:
+    """Fits a model, with the covariates where it takes any."""
+    return model.learn(history, rng, covariates) if isinstance(model, Learner) else model.fit(history, rng)
+
+
+def foresee(
+    fitted: Fitted, recent: Panel, horizon: Horizon, covariates: Covariates, levels: Sequence[float] = LEVELS
+) -> Quantiles:
+    """A model's quantiles, with the covariates where it takes any."""
+    if isinstance(fitted, Informed):
+        return fitted.informed(recent, horizon, levels, covariates)
+    return fitted.quantiles(recent, horizon, levels)
 
 
 def forecast_of(recent: Panel, horizon: Horizon, levels: Sequence[float], values: Floats) -> Quantiles:
