@@ -165,8 +165,8 @@ class TestAQuarterOfAnHour:
         json.dumps(summary, allow_nan=False)
         assert [entry["resource"] for entry in summary["resources"]] == list(RESOURCES)
         for entry in summary["resources"]:
-            assert entry["model"] in {"seasonal-naive", "lightgbm"}
-            assert set(entry["scores"]) == {"seasonal-naive", "lightgbm"}
+            assert entry["model"] in {"seasonal-naive", "lightgbm", "ensemble"}
+            assert set(entry["scores"]) == {"seasonal-naive", "lightgbm", "ensemble"}
             assert (entry["steps"], entry["origins"], entry["horizon_s"]) == (900, 6, 90.0)
             assert set(entry["calibrated_coverage"]) == {"80", "95"}
             assert "pinball loss" in entry["why"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from adumbra.forecast import conformal, scores
+from adumbra.forecast.adaptive import Adaptive, Held, groups_of, held_by_vm
+from adumbra.forecast.models import ensemble
 from adumbra.forecast.models.protocol import LEVELS, Fitted, Forecaster, Horizon
-from adumbra.forecast.registry import TITLES
+from adumbra.forecast.registry import BASELINE, ENSEMBLE, QUANTILE_MODEL, TITLES
 from adumbra.forecast.scores import Cases, Scores
 from adumbra.forecast.series import Statistic, resource_named, scale_of, until
 from adumbra.forecast.window import Need, foreseen, measured
@@ -29,6 +31,9 @@ MIN_STEPS = 12
 FITS = 2  # a model learns anew at every third origin; between, it is only handed what has come since
 _MAX_SCORED_STEPS = 48
 _MAX_SCORED_VMS = 200
+MARGIN = 0.01
+"""By what share a model that costs more than the baseline and LightGBM has to lose less than either, to be worth it."""
+
 SHARES: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -96,7 +101,9 @@ class WindowErrors:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a back-test found for one resource. scores: model -> its scores, None where it couldn't be scored; coverage:
-    interval -> share of held-out values within the calibrated one, each origin's calibrated on those before it."""
+    interval -> share of held-out values within the calibrated one, each origin's calibrated on those before it; adaptive:
+    the calibration that forecasts of steps are moved by (None: nothing was held out); per_vm: the coverage, VM by VM;
+    weights: of the ensemble's members, where that was chosen."""
 
     chosen: str
     why: str
@@ -107,6 +114,9 @@ class Verdict:
     calibration: conformal.Calibration
     window: WindowErrors
     coverage: Mapping[str, float]
+    adaptive: Adaptive | None = None
+    per_vm: tuple[Held, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: Progress) -> Verdict:
@@ -131,15 +141,20 @@ def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: 
     scale = scale_of(first, resource_named(history.resource).floor)[row]
     naive = naive_errors(first.values[row])
     found: dict[str, Scores | None] = dict.fromkeys(model.name for model in models)
+    weights: dict[str, float] = {}
+    if len(runs) > 1:
+        runs[ENSEMBLE], weights = _together(history, runs, layout, row, scale)
     found |= {name: scores.score(_cases(done, scale, naive)) for name, done in runs.items()}
     if found[models[0].name] is None:
         return _unscored(history, failed.get(models[0].name, "no value follows the first origin"), models)
-    chosen = _pick(found)
-    why = _why(history.resource, chosen, found, failed, (len(layout.origins), len(row)))
-    calibration, covered = _calibrate(runs[chosen], scale)
+    chosen, refused = pick(found)
+    why = _why(history.resource, chosen, found, failed, (len(layout.origins), len(row))) + refused
+    calibration = _fit_offsets(_errors(runs[chosen], scale))
+    adaptive, covered, per_vm = _calibrate(history, runs[chosen], layout, row)
     window = _window_errors(runs[chosen], resource_named(history.resource).statistic)
     return Verdict(
-        chosen, why, found, len(layout.origins), layout.horizon.steps, len(row), calibration, window, covered
+        chosen, why, found, len(layout.origins), layout.horizon.steps, len(row), calibration, window, covered, adaptive, per_vm,
+        weights if chosen == ENSEMBLE else {},
     )  # fmt: skip
 
 
@@ -206,18 +221,51 @@ def _cases(done: Run, scale: Floats, naive: Floats) -> Cases:
     return Cases(LEVELS, done.actual[sound], done.quantiles[sound], spread[sound], error[sound])
 
 
-def _calibrate(done: Run, scale: Floats) -> tuple[conformal.Calibration, dict[str, float]]:
-    """The calibration from all origins; and how often one from earlier origins held at the later ones."""
-    errors = (done.actual[..., None] - done.quantiles) / scale[None, :, None, None]
-    held_actual, held_quantiles = [], []
-    for origin in range(1, len(errors)):
-        before = _fit_offsets(errors[:origin])
-        sound = np.isfinite(errors[origin]).all(axis=-1)
-        held_actual.append(done.actual[origin][sound])
-        held_quantiles.append(before.apply(done.quantiles[origin], scale)[sound])
-    actual = np.concatenate(held_actual)
-    covered = scores.coverage(actual, np.concatenate(held_quantiles), LEVELS) if len(actual) else {}
-    return _fit_offsets(errors), covered
+def _together(
+    history: Panel, runs: Mapping[str, Run], layout: Layout, row: Ints, scale: Floats
+) -> tuple[Run, dict[str, float]]:
+    """The ensemble of some runs: at each origin with the weights that the origins before call for (equal ones at the
+    first), as it would have been; and the weights that all of them call for."""
+    actual = next(iter(runs.values())).actual
+    said = np.stack([done.quantiles for done in runs.values()])  # [M, O, V, H, L]
+    traits = resource_named(history.resource)
+    need = Need(traits.statistic, SHARES[0])
+    spread = np.broadcast_to(scale[None, :, None], actual.shape)
+    quantiles, errors, busy = np.empty_like(said[0]), [], []
+    for i, origin in enumerate(layout.origins):
+        quantiles[i] = ensemble.averaged(said[:, i], _weights(actual[:i], said[:, :i], spread[:i]))
+        came = history.values[row, origin : origin + layout.horizon.steps]
+        errors.append(_off(came, quantiles[i], need, traits.floor))
+        busy.append(foreseen(quantiles[i], LEVELS, need, came.shape[1]) > traits.floor)
+    weights = dict(zip(runs, _weights(actual, said, spread), strict=True))
+    return Run(ENSEMBLE, actual, quantiles, np.stack(errors), np.stack(busy)), {n: w for n, w in weights.items() if w > 0}
+
+
+def _weights(actual: Floats, quantiles: Floats, scale: Floats) -> tuple[float, ...]:
+    flat = quantiles.reshape(len(quantiles), -1, len(LEVELS))
+    return ensemble.weights_of(actual.reshape(-1), flat, scale.reshape(-1))
+
+
+def _errors(done: Run, scale: Floats) -> Floats:
+    return np.asarray((done.actual[..., None] - done.quantiles) / scale[None, :, None, None])
+
+
+def _calibrate(
+    history: Panel, done: Run, layout: Layout, row: Ints
+) -> tuple[Adaptive, dict[str, float], tuple[Held, ...]]:
+    """The calibration after all origins; and how often the one from earlier origins held at the later ones, in all and of
+    each VM. Horizons follow each other, so all of one has come where the next begins."""
+    state = Adaptive.start(LEVELS)
+    moved = np.full_like(done.quantiles, np.nan)
+    for i, origin in enumerate(layout.origins):
+        known = until(history, origin)
+        groups = groups_of(replace(known, vms=tuple(history.vms[v] for v in row), values=known.values[row]))
+        if i:
+            moved[i] = state.apply(done.quantiles[i], groups)
+        state = state.learn(done.actual[i], done.quantiles[i], groups)
+    sound = np.isfinite(done.actual) & np.isfinite(moved).all(axis=-1)
+    covered = scores.coverage(done.actual[sound], moved[sound], LEVELS) if sound.any() else {}
+    return state, covered, held_by_vm([history.vms[v] for v in row], done.actual, moved, LEVELS)
 
 
 def _fit_offsets(errors: Floats) -> conformal.Calibration:
@@ -239,21 +287,43 @@ def _window_errors(done: Run, statistic: Statistic) -> WindowErrors:
     return WindowErrors(shares, kept[:, : len(shares)], len(kept))
 
 
-def _pick(found: Mapping[str, Scores | None]) -> str:
-    """The model that loses least at the levels that sizing needs; the first, the baseline, where none loses less."""
-    best = next(iter(found))
-    for name, scored in found.items():
-        held = found[best]
-        if scored is not None and held is not None and scored.upper < held.upper * (1 - 1e-9):
+def pick(found: Mapping[str, Scores | None]) -> tuple[str, str]:
+    """The model that serves, and in words which others don't, and why not.
+
+    Of the first (the baseline) and LightGBM the one that loses less at the levels that sizing needs, the baseline where
+    neither does; another only where it loses less than both, by MARGIN, and least of such.
+    """
+    plain = [name for name in found if name in {next(iter(found)), BASELINE, QUANTILE_MODEL}]
+    best = plain[0]
+    for name in plain[1:]:
+        if _upper(found[name]) < _upper(found[best]) * (1 - 1e-9):
             best = name
-    return best
+    to_beat, refused = _upper(found[best]), []
+    rival = best
+    for name in (name for name in found if name not in plain):
+        title = TITLES.get(name, name)
+        lost = _upper(found[name])
+        if lost < to_beat * (1 - MARGIN) and lost < _upper(found[best]):
+            best = name
+        elif np.isfinite(lost):
+            refused.append(f"{title} is not used: its {lost:.4g} doesn't beat {TITLES.get(rival, rival)} by {100 * MARGIN:g} %")
+    refused += [
+        f"{TITLES.get(name, name)} is not used: {TITLES.get(best, best)} loses less"
+        for name in found
+        if name not in plain and name != best and _upper(found[best]) <= _upper(found[name]) < to_beat * (1 - MARGIN)
+    ]
+    return best, "".join(f"; {each}" for each in refused)
+
+
+def _upper(scored: Scores | None) -> float:
+    return scored.upper if scored is not None else float("inf")
 
 
 def _why(resource: str, chosen: str, found: Mapping[str, Scores | None], failed: Mapping[str, str], on: tuple[int, int]) -> str:
     """The choice in one sentence, with its numbers."""
     where = f"on {on[0]} origins of {on[1]} VM{'s' if on[1] > 1 else ''}"
     said = {name: f"{scored.upper:.4g}" for name, scored in found.items() if scored is not None}
-    others = [name for name in found if name != chosen]
+    others = [name for name in found if name not in {chosen, ENSEMBLE}]
     parts = [
         f"{TITLES.get(name, name)}'s {said[name]}" if name in said
         else f"{TITLES.get(name, name)} could not be scored ({failed.get(name, 'nothing to score')})"

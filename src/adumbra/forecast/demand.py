@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from adumbra.forecast.adaptive import groups_of
 from adumbra.forecast.belief import Belief, Known, believe, drift
 from adumbra.forecast.confidence import confidence, gather, reasons
 from adumbra.forecast.models.protocol import LEVELS, Horizon
@@ -62,7 +63,9 @@ def forecast(
         horizon = Horizon.thinned(max(1, round(horizon_s / panel.step_s)), points)
         raw = learned.fitted.quantiles(history, horizon, LEVELS)
         values = raw.values
-        if learned.verdict.origins:
+        if learned.verdict.adaptive is not None:
+            values = learned.verdict.adaptive.apply(values, groups_of(history))
+        elif learned.verdict.origins:
             scale = scale_of(history, resource_named(learned.resource).floor)
             values = learned.verdict.calibration.apply(values, scale)
         values = values * np.exp(drift(learned, panel, np.asarray(horizon.ahead * panel.step_s, np.float64), LEVELS))

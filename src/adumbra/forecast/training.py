@@ -11,6 +11,7 @@ from typing import Any
 
 from adumbra.fanout import IN_PROCESS, Fanout
 from adumbra.forecast import registry
+from adumbra.forecast.adaptive import Adaptive, Held
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, Progress, Verdict, WindowErrors, backtest, rng_for
 from adumbra.forecast.conformal import Calibration
 from adumbra.forecast.models.protocol import Fitted
@@ -21,7 +22,7 @@ from adumbra.schema.records import Panel
 from adumbra.schema.sizing import RESOURCES
 from adumbra.schema.units import format_duration
 
-FORMAT = 1
+FORMAT = 2
 _MAX_TEXT_BYTES = 512 * 1024 * 1024
 
 
@@ -177,7 +178,7 @@ def _learn(seed: int, history: Panel, progress: Progress) -> Learned:
     verdict = backtest(known, models, seed, lambda done, what: progress(0.75 * done, what))
     verdict = replace(verdict, why="; ".join([verdict.why, *(why for why in against.values() if why)]))
     progress(0.75, f"{history.resource}: fitting {registry.TITLES.get(verdict.chosen, verdict.chosen)}")
-    model = registry.forecaster(verdict.chosen, reach)
+    model = registry.forecaster(verdict.chosen, reach, verdict.weights)
     steps = known.values.shape[1]
     fitted = model.fit(known, rng_for(seed, history.resource, verdict.chosen, steps))
     learned_s = float(seen_steps(history).max() * history.step_s)
@@ -199,6 +200,8 @@ def _summary(learned: Learned) -> dict[str, Any]:
         "horizon_s": learned.reach_s,
         "scores": {name: scored.to_dict() if scored else None for name, scored in verdict.scores.items()},
         "calibrated_coverage": dict(verdict.coverage),
+        "coverage_per_vm": [held.to_dict() for held in verdict.per_vm],
+        "ensemble": dict(verdict.weights),
         "promised": {f"{level:g}": offset.promised for level, offset in offsets},
     }
 
@@ -213,6 +216,8 @@ def _to_dict(learned: Learned) -> dict[str, Any]:
             "horizon_steps": verdict.horizon_steps, "vms": verdict.vms, "coverage": dict(verdict.coverage),
             "scores": {name: scored.to_dict() if scored else None for name, scored in verdict.scores.items()},
             "calibration": verdict.calibration.to_dict(), "window": verdict.window.to_dict(),
+            "adaptive": verdict.adaptive.to_dict() if verdict.adaptive else None, "weights": dict(verdict.weights),
+            "per_vm": [held.to_dict() for held in verdict.per_vm],
         },
     }  # fmt: skip
 
@@ -224,6 +229,9 @@ def _from_dict(plain: Mapping[str, Any]) -> Learned:
         vms=int(told["vms"]), coverage=dict(told["coverage"]),
         scores={name: Scores.from_dict(scored) if scored else None for name, scored in told["scores"].items()},
         calibration=Calibration.from_dict(told["calibration"]), window=WindowErrors.from_dict(told["window"]),
+        adaptive=Adaptive.from_dict(told["adaptive"]) if told["adaptive"] else None,
+        weights={str(name): float(weight) for name, weight in told["weights"].items()},
+        per_vm=tuple(Held(**each) for each in told["per_vm"]),
     )  # fmt: skip
     return Learned(
         resource_named(plain["resource"]).name, tuple(plain["vms"]), float(plain["step_s"]), int(plain["steps"]),

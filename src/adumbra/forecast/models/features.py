@@ -77,6 +77,13 @@ class Plan:
             traffic=tuple(sorted(covariates.traffic)),
         )
 
+    @property
+    def stretches(self) -> tuple[int, ...]:
+        """Which of the windows a forecast begins from: the second shortest, and the day's (or the longest)."""
+        last = len(self.windows) - 1
+        day = self.windows.index(self.day_steps) if self.day_steps in self.windows else last
+        return tuple(sorted({min(1, last), day}))
+
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
@@ -103,7 +110,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Feature rows. `x` float64[n, F], NaN where not known; `scale` float64[n], what their target is divided by; `base`
-    float64[n, L]: log(1 + quantiles of the VM's own last day / scale) at LEVELS, NaN where nothing of it is known: what a
+    float64[n, L]: log(1 + quantiles of the VM's own last hour and day / scale) at LEVELS, NaN where nothing of it is known: what a
     forecast begins from; aside float64[n, C]: those of the features that are known of a VM whose use was never measured."""
 
     x: Floats
@@ -141,7 +148,8 @@ def rows(panel: Panel, plan: Plan, asked: Asked, covariates: Covariates = NOTHIN
         parts.append(np.log1p(_season_ago(panel.values, plan.season_steps, asked) / scale[back][:, None]))
     if plan.day_steps:
         parts.append(np.log1p(_same_hour(panel.values, plan, asked) / scale[back][:, None]))
-    return Rows(np.concatenate(parts, axis=1), scale[back], base[back], np.concatenate(aside, axis=1))
+    begun = _begun(base[back], plan, asked.ahead)
+    return Rows(np.concatenate(parts, axis=1), scale[back], begun, np.concatenate(aside, axis=1))
 
 
 def _windows(known: int, step_s: float) -> tuple[int, ...]:
@@ -168,7 +176,7 @@ def _known_at(values: Floats, plan: Plan, at: Ints, declared: Floats) -> tuple[F
     told = [_known_of(values, plan, at[:, i : i + chunk], declared) for i in range(0, at.shape[1], chunk)]
     if not told:
         width = len(_LAGS) + len(plan.windows) * (len(_WINDOW_LEVELS) + 1) + 2
-        return np.empty((0, width)), np.empty(0), np.empty((0, len(LEVELS)))
+        return np.empty((0, width)), np.empty(0), np.empty((0, len(plan.stretches), len(LEVELS)))
     own, scale, base = (np.concatenate(each) for each in zip(*told, strict=True))
     return own, scale, base
 
@@ -185,19 +193,39 @@ def _known_of(values: Floats, plan: Plan, at: Ints, declared: Floats) -> tuple[F
     expected = np.where(np.isfinite(declared[vm]) & (plan.share > 0), declared[vm] * plan.share, plan.mean)
     scale = np.maximum((total + plan.strength * expected) / (count + plan.strength), plan.floor)
     parts = [past[:, [lag - 1 for lag in _LAGS]]]
-    base = np.full((len(vm), len(LEVELS)), np.nan)
-    day = plan.day_steps or longest
+    of_widths = []
     for width in plan.windows:
         window = past[:, :width]
         held = np.isfinite(window)
         of_window = row_quantiles(window, _WINDOW_LEVELS)
         mean = np.where(held, window, 0.0).sum(axis=1, keepdims=True) / np.maximum(held.sum(axis=1, keepdims=True), 1)
         parts += [of_window, np.where(held.any(axis=1, keepdims=True), mean, np.nan)]
-        if width <= day or not np.isfinite(base).all():
-            base = np.where(np.isfinite(base) & (width > day), base, of_window[:, : len(LEVELS)])
+        of_widths.append(of_window[:, : len(LEVELS)])
     relative = np.log1p(np.concatenate(parts, axis=1) / scale[:, None])
     known = np.log1p(np.minimum(count, longest))
-    return np.concatenate([relative, np.log(scale)[:, None], known[:, None]], axis=1), scale, np.log1p(base / scale[:, None])
+    begun = _filled(np.stack([of_widths[i] for i in plan.stretches], axis=1))
+    return np.concatenate([relative, np.log(scale)[:, None], known[:, None]], axis=1), scale, np.log1p(begun / scale[:, None, None])
+
+
+def _filled(stretches: Floats) -> Floats:
+    """Stretches [P, S, L], the shortest first, of which nothing is known: as the next longer one, else the next shorter."""
+    out = stretches.copy()
+    for order in (range(out.shape[1] - 2, -1, -1), range(1, out.shape[1])):
+        for i in order:
+            other = i + 1 if order.step < 0 else i - 1
+            out[:, i] = np.where(np.isfinite(out[:, i]), out[:, i], out[:, other])
+    return out
+
+
+def _begun(stretches: Floats, plan: Plan, ahead: Ints) -> Floats:
+    """What a forecast so far ahead begins from: the last hour's quantiles near, the last day's further off, [n, S, L] ->
+    [n, L]. Half the weight has passed on where the stretch is as long as the forecast is far."""
+    widths = np.array([plan.windows[i] for i in plan.stretches], np.float64)
+    out = stretches[:, -1]
+    for i in range(len(widths) - 2, -1, -1):
+        weight = (widths[i] / (widths[i] + ahead))[:, None]
+        out = weight * stretches[:, i] + (1 - weight) * out
+    return out
 
 
 def _beside(plan: Plan, at: Ints, scale: Floats, declared: Floats, covariates: Covariates) -> Floats:

@@ -27,7 +27,7 @@ _MIN_PAIRS, _MAX_PAIRS, _PAIRS_A_VM, _VALUES_A_PAIR = 1_000, 12_000, 10, 200
 _HORIZONS_A_PAIR = 5
 _MIN_FLEET = 10  # VMs from which on something is learned of what their declared sizes and traffic say
 _BLANK = 0.4
-_YOUNG = 0.25  # the share of examples that are shown with a short history of their VM, or none
+_YOUNG = 0.2  # the share of examples that are shown with a short history of their VM, or none
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Effort:
     leaves: int
     learning_rate: float
     least: float = 0.0
+    features: float = 1.0
 
     @classmethod
     def of(cls, history: Panel) -> Effort:
@@ -47,7 +48,7 @@ class Effort:
         pairs = min(max(_MIN_PAIRS, _PAIRS_A_VM * vms, vms * steps // _VALUES_A_PAIR), _MAX_PAIRS)
         if pairs < 2 * _MIN_PAIRS:
             return cls(pairs, 50, 12, 0.1)
-        return cls(pairs, 100 if pairs < _MAX_PAIRS else 150, 16, 0.08)
+        return cls(pairs, 100 if pairs < _MAX_PAIRS else 150, 16, 0.08, features=0.5)
 
 
 _COLD = Effort(0, 40, 6, 0.1, 0.05)
@@ -199,7 +200,7 @@ def _train(x: Floats, target: Floats, base: Floats, effort: Effort, seed: int) -
     shared = {
         "objective": "quantile", "learning_rate": effort.learning_rate, "num_leaves": effort.leaves, "max_bin": 63,
         "verbosity": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": seed,
-        "feature_pre_filter": False, "boost_from_average": False,
+        "feature_pre_filter": False, "boost_from_average": False, "feature_fraction": effort.features,
     }  # fmt: skip
     data = lightgbm.Dataset(x, label=target, params=shared, free_raw_data=False)
     boosters = []
