@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from adumbra.forecast import registry
-from adumbra.forecast.backtest import ORIGINS, Layout, Verdict, WindowErrors, backtest, lay_out, rng_for, run
+from adumbra.forecast.backtest import ORIGINS, Layout, Verdict, WindowErrors, backtest, lay_out, pick, rng_for, run
 from adumbra.forecast.models.protocol import LEVELS, Horizon, forecast_of
-from adumbra.forecast.scores import Cases, pinball, score
+from adumbra.forecast.scores import Cases, Scores, pinball, score
 from adumbra.schema.errors import TooLittleDataError
 from adumbra.schema.records import Panel
 
@@ -108,6 +108,53 @@ def test_the_one_that_loses_less_at_the_upper_levels_is_picked_and_the_reason_ha
     assert verdict.chosen == "near"
     assert verdict.scores["near"].upper < verdict.scores["far"].upper
     assert "near was chosen: its pinball loss was 0.005333, far's 0.04267, on 6 origins of 2 VMs" in verdict.why
+
+
+def scored(upper: float) -> Scores:
+    return Scores({}, upper, None, None, {}, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "want", "told"),
+    [
+        ({"seasonal-naive": 1.0, "lightgbm": 0.9}, "lightgbm", ()),
+        ({"seasonal-naive": 1.0, "lightgbm": 1.1}, "seasonal-naive", ()),
+        ({"seasonal-naive": 1.0, "lightgbm": 0.9, "gru": 0.8}, "gru", ()),
+        ({"seasonal-naive": 1.0, "lightgbm": 0.9, "gru": 0.95}, "lightgbm", ("gru is not used", "beat LightGBM by 1 %")),
+        ({"seasonal-naive": 0.9, "lightgbm": 1.0, "gru": 0.95}, "seasonal-naive", ("gru is not used", "seasonal naive")),
+        ({"seasonal-naive": 1.0, "lightgbm": 0.9, "gru": 0.895}, "lightgbm", ("its 0.895 doesn't beat LightGBM",)),
+        (
+            {"seasonal-naive": 1.0, "lightgbm": 0.9, "gru": 0.8, "ensemble": 0.7},
+            "ensemble",
+            ("gru is not used: the ensemble loses less",),
+        ),
+        ({"seasonal-naive": 1.0, "lightgbm": None, "gru": 0.8}, "gru", ()),
+    ],
+)  # fmt: skip
+def test_a_model_serves_only_where_it_beats_the_baseline_and_lightgbm(
+    found: dict[str, float | None], want: str, told: tuple[str, ...]
+):
+    chosen, refused = pick({name: scored(upper) if upper is not None else None for name, upper in found.items()})
+    assert chosen == want
+    assert all(each in refused for each in told)
+    assert bool(refused) == bool(told)
+
+
+def test_an_ensemble_that_wins_is_fitted_with_the_weights_of_the_back_test_and_restored():
+    """Two members that err on either side, each by a half: together they are right."""
+    history = panel(np.full((2, 300), 5.0))
+    verdict = backtest(history, [Fixed("low", 4.0), Fixed("high", 6.5)], 1, quiet)
+    assert verdict.chosen == "ensemble"
+    assert verdict.weights == pytest.approx({"low": 0.6, "high": 0.4}, abs=0.05)
+    assert "the ensemble was chosen" in verdict.why
+
+
+def test_how_often_intervals_held_is_told_of_each_vm():
+    verdict = judge(panel(noise(3, 400)))
+    assert [(held.vm, held.asked) for held in verdict.per_vm] == [(f"vm{i}", asked) for asked in (0.8, 0.95) for i in range(3)]
+    for held in verdict.per_vm:
+        assert held.n == 5 * 40
+        assert held.held == pytest.approx(held.asked, abs=0.12)
 
 
 def test_the_baseline_is_kept_where_the_other_is_no_better():

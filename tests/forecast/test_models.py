@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from adumbra.forecast import registry
-from adumbra.forecast.models.protocol import LEVELS, Horizon
+from adumbra.forecast.models.protocol import LEVELS, Covariates, Horizon, foresee, learn
 from adumbra.forecast.models.seasonal_naive import SeasonalNaive, row_quantiles
 from adumbra.schema.errors import InputError, TooLittleDataError
 from adumbra.schema.records import Panel
@@ -34,7 +35,17 @@ def fit(name: str, history: Panel, most_ahead: int = 50, seed: int = 1):
     return registry.forecaster(name, most_ahead).fit(history, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+EVERY = (*registry.NAMES, "ensemble", *registry.CLASSICAL)
+
+
+@pytest.fixture(autouse=True)
+def _its_library(request: pytest.FixtureRequest):
+    """Classical models need the extra [statsforecast]."""
+    if request.node.callspec.params.get("name") in registry.CLASSICAL if hasattr(request.node, "callspec") else False:
+        pytest.importorskip("statsforecast")
+
+
+@pytest.mark.parametrize("name", EVERY)
 class TestEveryModel:
     def test_forecasts_are_monotone_quantiles_of_each_vm_on_the_grid_after_the_history(self, name: str):
         history = panel(noise(3, 400), step_s=5.0)
@@ -116,6 +127,99 @@ class TestEveryModel:
     def test_too_little_says_how_much_it_takes(self, name: str):
         with pytest.raises(TooLittleDataError, match="observe for"):
             fit(name, panel(noise(1, 4)))
+
+
+def gappy(vms: int, steps: int) -> np.ndarray:
+    values = noise(vms, steps)
+    values[np.random.default_rng(1).random(values.shape) < 0.5] = NAN
+    return values
+
+
+SPIKE = np.zeros((2, 300))
+SPIKE[0, 150] = 1e6
+HOSTILE = {
+    "three steps": noise(2, 3),
+    "fourteen steps": noise(2, 14),
+    "constant": np.full((2, 300), 3.0),
+    "all zero": np.zeros((2, 300)),
+    "one spike": SPIKE,
+    "no value": np.full((2, 300), NAN),
+    "one value": np.where(np.arange(300) == 5, 1.0, np.full((2, 300), NAN)),
+    "half of it gaps": gappy(2, 300),
+    "one VM": noise(1, 300),
+    "no VM": np.empty((0, 300)),
+    "no step": np.empty((2, 0)),
+    "huge": 1e12 * noise(2, 300),
+    "tiny": 1e-12 * noise(2, 300),
+    "silent at the end": np.where(np.arange(300) < 250, noise(2, 300), NAN),
+    "new at the end": np.where(np.arange(300) >= 280, noise(2, 300), NAN),
+}
+
+
+@pytest.mark.parametrize("name", [*EVERY, "fleet"])
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_input_has_an_answer_in_bounds_or_a_clear_refusal(name: str, what: str):
+    values = HOSTILE[what]
+    history = panel(values, 300.0)
+    seen = np.isfinite(values).any(axis=1)
+    try:
+        got = fit(name, history).quantiles(history, Horizon(30, 3), LEVELS).values
+    except TooLittleDataError as refused:
+        assert "observe for" in str(refused)
+        assert np.isfinite(values).sum(axis=1).max(initial=0) < 60
+        return
+    assert np.isfinite(got[seen]).all()
+    assert np.isnan(got[~seen]).all()
+    assert (got[seen] >= 0).all()
+    assert (np.diff(got[seen], axis=-1) >= 0).all()
+    assert got[seen].max() <= 12 * np.nanmax(values) + 1e-9
+
+
+@pytest.mark.parametrize("name", [*registry.NAMES, "fleet"])
+def test_ten_thousand_vms_are_forecast(name: str):
+    history = panel(noise(10_000, 24), 3_600.0)
+    got = fit(name, history, most_ahead=4).quantiles(history, Horizon(4, 2), LEVELS).values
+    assert got.shape == (10_000, 2, len(LEVELS))
+    assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize("name", registry.CLASSICAL)
+def test_models_that_fit_each_vm_by_itself_refuse_more_than_they_can_do_in_time(name: str):
+    with pytest.raises(InputError, match="are more than 500"):
+        fit(name, panel(noise(501, 20)))
+
+
+@pytest.mark.parametrize("name", registry.CLASSICAL)
+def test_without_its_library_a_classical_model_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "statsforecast", None)
+    with pytest.raises(InputError, match=r"pip install .adumbra\[statsforecast\]"):
+        fit(name, panel(noise(1, 50)))
+
+
+def sized_fleet(vms: int, steps: int, seed: int) -> tuple[Panel, Covariates]:
+    """Machines that use a third of their cores, whatever their size, and whose traffic is ten times their use."""
+    rng = np.random.default_rng(seed)
+    cores = 2.0 ** rng.integers(0, 6, vms)
+    use = cores[:, None] / 3 * rng.gamma(8.0, 1 / 8, (vms, steps))
+    return panel(use, 300.0), Covariates(cores, ("web",) * vms, {"rx_mbps": 10 * use})
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "fleet", "ensemble"])
+def test_a_vm_that_nobody_measured_is_forecast_by_its_declared_size(name: str):
+    history, known = sized_fleet(40, 300, 1)
+    new, told = sized_fleet(30, 300, 2)
+    unseen = panel(np.full_like(new.values, NAN), 300.0)
+    fitted = learn(registry.forecaster(name, 24), history, np.random.default_rng(1), known)
+    got = foresee(fitted, unseen, Horizon(12), told).values
+    assert np.isfinite(got).all()
+    assert told.declared is not None
+    error = np.abs(np.log(got[:, 0, 2] / (told.declared / 3)))
+    assert np.median(error) < 0.25
+    assert np.isnan(fitted.quantiles(unseen, Horizon(12), LEVELS).values).all()
+    without = foresee(fitted, unseen, Horizon(12), Covariates()).values
+    assert np.isfinite(without).all()
+    again = registry.restore(json.loads(json.dumps(fitted.to_dict())))
+    np.testing.assert_array_equal(foresee(again, unseen, Horizon(12), told).values, got)
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from adumbra.forecast.conformal import Bound, bound
+from adumbra.forecast.conformal import Bound
 from adumbra.forecast.scores import INTERVALS, within
 from adumbra.forecast.series import resource_named
 from adumbra.forecast.window import rearranged
 from adumbra.schema.records import Floats, Panel
 
 EVERYONE = "all"
-RATE = 0.02
+RATE = 0.05
 """How far a batch of which everything was missed moves a VM's offset, as a share of the spread of its group's errors.
 Angelopoulos, Candes and Tibshirani (below) take a tenth, of streams of single values; what comes in a batch here hangs
-together, and on measured machines a fiftieth held as well and widened less."""
+together, and on measured machines a twentieth held as well and widened less."""
 
 _MIN_GROUP = 100  # (VM, batch) pairs below which a group's errors are not yet told from the fleet's
-_MAX_BATCHES = 400
+_MAX_BATCHES = 100
 _MAX_ROWS = 20_000
 _MIN_RECENT = 5
 _TIGHT = 0.1  # the least unit, as a share of mean use: a forecast of no width still errs
@@ -159,9 +159,9 @@ class Adaptive:
             pool = pools[group] = pools.get(group, Pool()).with_batch(errors[mine], int(mine.any(axis=1).sum()))
             if group != EVERYONE and pool.groups < _MIN_GROUP:
                 continue
-            seen = np.concatenate(pool.batches)
-            offsets[group] = tuple(_offset(seen[:, i], pool.groups, level) for i, level in enumerate(self.levels))
-            eta[group] = _stepped(eta.get(group), seen, len(self.levels))
+            ordered = np.sort(np.concatenate(pool.batches), axis=0)
+            offsets[group] = tuple(_offset(ordered[:, i], pool.groups, level) for i, level in enumerate(self.levels))
+            eta[group] = _stepped(eta.get(group), ordered)
         return replace(self, offsets=offsets, own=own, eta=eta, pools=pools)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Adaptive:
         offsets = {str(name): tuple(Bound(float(v), bool(p)) for v, p in each) for name, each in plain["offsets"].items()}
         own = {str(vm): np.asarray(theta, np.float64) for vm, theta in plain["own"].items()}
         eta = {str(name): np.asarray(step, np.float64) for name, step in plain["eta"].items()}
-        if any(len(each) != len(levels) for table in (offsets, own, eta) for each in table.values()):  # type: ignore[attr-defined]
+        if any(len(each) != len(levels) for table in (offsets, own, eta) for each in table.values()):
             raise ValueError("a calibration has an offset for each level")
         return cls(levels, offsets, own, eta)
 
@@ -194,23 +194,31 @@ def unit_of(quantiles: Floats, levels: Sequence[float], scale: Floats) -> Floats
     return np.asarray(0.5 * (quantiles[..., high] - quantiles[..., low]) + _TIGHT * typical + 1e-6)
 
 
-def _stepped(was: Floats | None, errors: Floats, levels: int) -> Floats:
-    """The step eta: RATE of the spread of the errors, changed only when that has halved or doubled, as each change loosens
-    the guarantee."""
-    low, high = np.quantile(errors, (0.025, 0.975), axis=0)
-    wanted = np.maximum(RATE * (high - low), 1e-6)
+def _stepped(was: Floats | None, ordered: Floats) -> Floats:
+    """The step eta: RATE of the spread of the errors (sorted, [n, L]), changed only when that has halved or doubled, as each
+    change loosens the guarantee."""
+    last = len(ordered) - 1
+    wanted = np.maximum(RATE * (ordered[round(0.975 * last)] - ordered[round(0.025 * last)]), 1e-6)
     if was is None:
         return np.asarray(wanted)
     return np.asarray(np.where((wanted > 2 * was) | (wanted < was / 2), wanted, was))
 
 
-def _offset(errors: Floats, groups: int, level: float) -> Bound:
-    """Split conformal's rank of all the errors; promised only where the groups, counted as such, would allow it.
+def _offset(ordered: Floats, groups: int, level: float) -> Bound:
+    """Split conformal's rank among all the errors, in their order; promised where the (VM, batch) pairs, counted as such,
+    would allow it.
 
-    The correction for groups (conformal.bound) would take the largest error of a group of fewer than a hundred; what
-    taking its errors for independent leaves out, the tracking makes good.
+    From _MIN_GROUP pairs on it is the rank for groups (conformal.bound), which of fewer would take the largest error; what
+    taking the errors of those for independent leaves out, the tracking makes good.
     """
-    return Bound(bound(errors, len(errors), level).value, bound(errors, groups, level).promised)
+    if level < 0.5:
+        mirrored = _offset(-ordered[::-1], groups, 1 - level)
+        return Bound(-mirrored.value, mirrored.promised)
+    n = len(ordered)
+    hung = level * (groups + 1) / max(groups, 1)
+    share = hung if groups >= _MIN_GROUP else level * (n + 1) / n
+    rank = int(np.ceil(share * n - 1e-9))
+    return Bound(float(ordered[min(max(rank, 1), n) - 1]), bool(hung <= 1 + 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +243,7 @@ def held_by_vm(vms: Sequence[str], actual: Floats, quantiles: Floats, levels: Se
     for _, low, high in INTERVALS:
         inside = within(actual, quantiles[..., at[low]], quantiles[..., at[high]]) * sound
         share = inside.sum(axis=(0, 2)) / np.maximum(count, 1)
-        out += [Held(vms[i], round(high - low, 6), float(share[i]), int(count[i])) for i in np.flatnonzero(count)]
+        out += [Held(vms[int(i)], round(high - low, 6), float(share[i]), int(count[i])) for i in np.flatnonzero(count)]
     return tuple(out)
 
 

@@ -250,9 +250,7 @@ def _errors(done: Run, scale: Floats) -> Floats:
     return np.asarray((done.actual[..., None] - done.quantiles) / scale[None, :, None, None])
 
 
-def _calibrate(
-    history: Panel, done: Run, layout: Layout, row: Ints
-) -> tuple[Adaptive, dict[str, float], tuple[Held, ...]]:
+def _calibrate(history: Panel, done: Run, layout: Layout, row: Ints) -> tuple[Adaptive, dict[str, float], tuple[Held, ...]]:
     """The calibration after all origins; and how often the one from earlier origins held at the later ones, in all and of
     each VM. Horizons follow each other, so all of one has come where the next begins."""
     state = Adaptive.start(LEVELS)

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from adumbra.forecast import scores
-from adumbra.forecast.backtest import Progress, naive_errors, rng_for
 from adumbra.forecast.adaptive import Adaptive, groups_of
+from adumbra.forecast.backtest import Progress, naive_errors, pick, rng_for
 from adumbra.forecast.models.protocol import LEVELS, NOTHING_KNOWN, Covariates, Fitted, Forecaster, Horizon, foresee, learn
+from adumbra.forecast.registry import TITLES
 from adumbra.forecast.scores import Cases, Scores
 from adumbra.forecast.series import SECONDS_PER_DAY, resource_named, scale_of
 from adumbra.schema.errors import TooLittleDataError
 from adumbra.schema.records import Floats, Ints, Panel
+from adumbra.schema.units import format_duration
 
 HORIZONS_S: tuple[float, ...] = (3_600.0, SECONDS_PER_DAY, 7 * SECONDS_PER_DAY)
 HISTORY = "history"
@@ -97,7 +99,7 @@ class Plan:
 
 def lay_out(history: Panel, exam: Exam, seed: int) -> Plan:
     """Origins evenly spread, each moved by chance so that all times of day come; VMs by chance. Raises TooLittleDataError."""
-    vms, steps = history.values.shape
+    steps = history.values.shape[1]
     furthest = round(max(exam.horizons_s) / history.step_s)
     first, last = round(exam.first * steps), steps - furthest
     room = (last - first) // max(exam.origins - 1, 1)
@@ -131,7 +133,7 @@ class Trial:
 Trials = dict[tuple[str, float], Trial]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917
     history: Panel,
     models: Mapping[str, Forecaster],
     exam: Exam,
@@ -154,7 +156,7 @@ def evaluate(
     return rows
 
 
-def attempt(
+def attempt(  # noqa: PLR0917
     history: Panel, model: Forecaster, plan: Plan, exam: Exam, seed: int, covariates: Covariates = NOTHING_KNOWN
 ) -> Trials:
     """All of one model's forecasts, by case and horizon. Raises TooLittleDataError where it can't learn."""
@@ -221,7 +223,9 @@ def judged(name: str, done: Trials, history: Panel, plan: Plan, exam: Exam) -> l
     return rows
 
 
-def calibrated(history: Panel, trial: Trial, row: Ints, origins: Sequence[int], steps: int, case: Case) -> Floats:
+def calibrated(  # noqa: PLR0917
+    history: Panel, trial: Trial, row: Ints, origins: Sequence[int], steps: int, case: Case
+) -> Floats:
     """Forecasts [O, V, H, L] moved by an adaptive calibration that learns of a horizon's errors once all of it has come.
 
     A VM that is held out has no errors of its own yet: it is calibrated by those of every second of the others.
@@ -254,3 +258,16 @@ def _scored(actual: Floats, quantiles: Floats, scale: Floats, naive: Floats) -> 
     error = np.broadcast_to(naive[None, :, None], actual.shape)
     return scores.score(Cases(LEVELS, actual[sound], quantiles[sound], spread[sound], error[sound]))
 
+
+def served(rows: Sequence[Row]) -> list[str]:
+    """For each case and horizon, in words, which model would serve there and which others not, by backtest.pick's gate.
+
+    The baseline is the first model with a score: seasonal naive, or of a VM without a history the fleet's use.
+    """
+    out = []
+    for case, horizon_s in dict.fromkeys((row.case, row.horizon_s) for row in rows):
+        found = {row.model: row.raw for row in rows if (row.case, row.horizon_s) == (case, horizon_s) and row.raw is not None}
+        if found:
+            chosen, refused = pick(found)
+            out.append(f"{case}, {format_duration(horizon_s)} ahead: {TITLES.get(chosen, chosen)} serves{refused}")
+    return out

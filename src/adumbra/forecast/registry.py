@@ -90,7 +90,7 @@ def restore(plain: Mapping[str, Any]) -> Fitted:
         from adumbra.forecast.models.lightgbm import FittedLightGbm
 
         return FittedLightGbm.from_dict(plain)
-    if plain["name"] == "gru":
+    if name == "gru":
         from adumbra.forecast.models.gru import FittedGru
 
         return FittedGru.from_dict(plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ ETS, THETA = "autoets", "theta"
 METHODS: Mapping[str, str] = {ETS: "exponential smoothing (AutoETS)", THETA: "Theta"}
 MIN_STEPS = 10
 MAX_VMS = 500
-MAX_FITTED_STEPS = 672  # of a block each: two weeks of hours, and as many again
+MAX_FITTED_STEPS = 336  # of a block each: two weeks of hours
 _BLOCK_S, _DAY_S = 3_600.0, 86_400.0
-_MAX_BLOCKS = 60
+_LEAST_BLOCKS = 60
+_REACH = 256
+_MAX_REACH = 1_024  # blocks ahead that are smoothed; beyond, as at the last of them
 _SHRINK = 2.0  # days of a phase's own values that weigh as much as there being no pattern
 
 
@@ -79,7 +82,11 @@ class FittedClassical:
 
     @property
     def about(self) -> str:
-        return f"it continues the means of {self.block} steps each, less the day's pattern" if self.block > 1 else "it continues each VM's steps"
+        return (
+            f"it continues the means of {self.block} steps each, less the day's pattern"
+            if self.block > 1
+            else "it continues each VM's steps"
+        )
 
     def quantiles(self, recent: Panel, horizon: Horizon, levels: Sequence[float]) -> Quantiles:
         if len(recent.vms) > MAX_VMS:
@@ -115,7 +122,8 @@ class FittedClassical:
         phase = np.arange(len(mean)) % len(pattern)
         level = _filled(mean - pattern[phase])
         ahead = (horizon.ahead - 1) // self.block
-        coming = _continued(self.method, level, int(ahead[-1]) + 1)[ahead]  # [H, L]
+        near = np.minimum(ahead, _MAX_REACH - 1)
+        coming = _continued(self.method, level, int(near[-1]) + 1)[near]  # [H, L]
         coming = coming + pattern[(len(mean) + ahead) % len(pattern), None]
         within = row_quantiles((blocks - mean[:, None]).reshape(1, -1), LEVELS)[0] if self.block > 1 else np.zeros(len(LEVELS))
         middle = LEVELS.index(0.5)
@@ -141,7 +149,7 @@ def _block_of(history: Panel) -> int:
     """Steps a block: an hour's, or fewer, so that the history has at least as many blocks as a model is fitted on at least."""
     steps = history.values.shape[1]
     hour = round(_BLOCK_S / history.step_s)
-    return int(np.clip(min(hour, steps // _MAX_BLOCKS), 1, None)) if hour > 1 else 1
+    return int(np.clip(min(hour, steps // _LEAST_BLOCKS), 1, None)) if hour > 1 else 1
 
 
 def _pattern(mean: Floats, per_day: int) -> Floats:
@@ -164,10 +172,18 @@ def _filled(values: Floats) -> Floats:
 
 
 def _continued(method: str, level: Floats, blocks: int) -> Floats:
-    """What is left after the pattern, continued: [blocks, L] at LEVELS. A flat line with the spread of the steps before
-    where the library can fit nothing."""
+    """What is left after the pattern, continued: [blocks, L] at LEVELS."""
+    reach = max(_REACH, 1 << (blocks - 1).bit_length())
+    return _fitted(method, np.ascontiguousarray(level, np.float64).tobytes(), reach)[:blocks]
+
+
+@lru_cache(maxsize=MAX_VMS)
+def _fitted(method: str, values: bytes, blocks: int) -> Floats:
+    """A continuation, kept, as the same past is asked for several horizons. A flat line with the spread of the steps before
+    where the library can fit nothing. Errors of smoothing are additive: use is zero at times."""
+    level = np.frombuffer(values)
     models = library()
-    model = models.AutoETS(season_length=1, model="ZZN", damped=None) if method == ETS else models.OptimizedTheta(season_length=1)
+    model = models.AutoETS(season_length=1, model="AZN") if method == ETS else models.OptimizedTheta(season_length=1)
     size = float(np.abs(level).max()) or 1.0
     try:
         said = model.forecast(y=level / size, h=blocks, level=[60, 80, 90, 95, 98])
@@ -179,4 +195,6 @@ def _continued(method: str, level: Floats, blocks: int) -> Floats:
         if key in said:
             out[:, i] = np.asarray(said[key], np.float64) * size
     flat = level[-1] + row_quantiles(np.diff(level)[None, :], LEVELS)[0]
-    return np.where(np.isfinite(out).all(axis=1, keepdims=True), out, flat)
+    found = np.where(np.isfinite(out).all(axis=1, keepdims=True), out, flat)
+    found.setflags(write=False)
+    return found

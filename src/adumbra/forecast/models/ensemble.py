@@ -16,8 +16,8 @@ from adumbra.forecast.models.protocol import (
     Fitted,
     Forecaster,
     Horizon,
-    foresee,
     forecast_of,
+    foresee,
     learn,
 )
 from adumbra.forecast.scores import UPPER_LEVELS, pinball
@@ -175,13 +175,17 @@ def _loss(actual: Floats, quantiles: Floats, levels: Floats) -> float:
 def _held_out(members: Sequence[Forecaster], history: Panel, covariates: Covariates, seeds: Floats) -> tuple[float, ...]:
     """Weights fitted to forecasts of the last fifth of a history by members that didn't see it; 0 for one that can't learn."""
     steps = history.values.shape[1]
+    if steps < 5 * _HELD_OUT_ORIGINS:
+        raise TooLittleDataError(
+            f"{steps} steps of {history.resource} are too few to hold some out from",
+            f"observe for {5 * _HELD_OUT_ORIGINS} steps",
+        )
     known = steps - max(1, steps // 5)
     reach = max(1, (steps - known) // _HELD_OUT_ORIGINS)
     horizon = Horizon.thinned(reach, 24)
     first = replace(history, values=history.values[:, :known].copy())
     scale = scale_of(first, resource_named(history.resource).floor)
     said: list[Floats | None] = []
-    came = []
     for member, seed in zip(members, seeds, strict=True):
         try:
             fitted = learn(member, first, np.random.default_rng(int(seed)), covariates.until(known))
@@ -194,8 +198,7 @@ def _held_out(members: Sequence[Forecaster], history: Panel, covariates: Covaria
             recent = replace(history, values=history.values[:, :origin].copy())
             each.append(foresee(fitted, recent, horizon, covariates.until(origin)).values)
         said.append(np.stack(each))
-    for k in range(_HELD_OUT_ORIGINS):
-        came.append(history.values[:, known + k * reach + horizon.ahead - 1])
+    came = [history.values[:, known + k * reach + horizon.ahead - 1] for k in range(_HELD_OUT_ORIGINS)]
     able = [i for i, each in enumerate(said) if each is not None]
     if not able:
         raise TooLittleDataError(f"no member of the ensemble can learn {history.resource}", "observe for longer")

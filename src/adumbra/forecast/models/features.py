@@ -110,8 +110,8 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Feature rows. `x` float64[n, F], NaN where not known; `scale` float64[n], what their target is divided by; `base`
-    float64[n, L]: log(1 + quantiles of the VM's own last hour and day / scale) at LEVELS, NaN where nothing of it is known: what a
-    forecast begins from; aside float64[n, C]: those of the features that are known of a VM whose use was never measured."""
+    float64[n, L]: log(1 + quantiles of the VM's own last hour and day / scale) at LEVELS, NaN where nothing of it is known:
+    what a forecast begins from; aside float64[n, C]: those of the features that are known of a VM never measured."""
 
     x: Floats
     scale: Floats
@@ -121,7 +121,7 @@ class Rows:
     @property
     def blank(self) -> NDArray[np.bool_]:
         """Which rows are of VMs of which nothing was measured."""
-        return ~np.isfinite(self.base).any(axis=1)
+        return np.asarray(~np.isfinite(self.base).any(axis=1))
 
 
 def rows(panel: Panel, plan: Plan, asked: Asked, covariates: Covariates = NOTHING_KNOWN) -> Rows:
@@ -204,7 +204,11 @@ def _known_of(values: Floats, plan: Plan, at: Ints, declared: Floats) -> tuple[F
     relative = np.log1p(np.concatenate(parts, axis=1) / scale[:, None])
     known = np.log1p(np.minimum(count, longest))
     begun = _filled(np.stack([of_widths[i] for i in plan.stretches], axis=1))
-    return np.concatenate([relative, np.log(scale)[:, None], known[:, None]], axis=1), scale, np.log1p(begun / scale[:, None, None])
+    return (
+        np.concatenate([relative, np.log(scale)[:, None], known[:, None]], axis=1),
+        scale,
+        np.log1p(begun / scale[:, None, None]),
+    )
 
 
 def _filled(stretches: Floats) -> Floats:

@@ -45,7 +45,7 @@ class Fleet:
                 f"observe for at least {MIN_STEPS} steps",
             )
         at = np.sort(rng.choice(history.values.shape[1], min(_A_VM, history.values.shape[1]), replace=False))
-        use = row_quantiles(history.values[:, at], np.linspace(0.0025, 0.9975, 200))  # [V, 200], alike for each VM
+        use = row_quantiles(history.values[:, at], np.linspace(0.0025, 0.9975, 200).tolist())  # [V, 200], alike for each VM
         use = np.where(np.isfinite(use), use, np.nan)
         plain = row_quantiles(use.reshape(1, -1), LEVELS)[0]
         share: tuple[float, ...] = ()

@@ -79,17 +79,15 @@ class LightGbm:
         plan = Plan.of(history, season, self.most_ahead, resource_named(history.resource).floor, covariates)
         effort = Effort.of(history)
         asked = _sample(history, plan, effort.pairs, rng)
-        if len(asked) < MIN_ROWS:
+        known = rows(history, plan, asked, covariates)
+        blank, seed = known.blank, int(rng.integers(2**31))
+        if (~blank).sum() < MIN_ROWS:
             raise TooLittleDataError(
-                f"LightGBM can't learn {history.resource} from {len(asked)} examples in {history.values.shape[1]} steps of "
+                f"LightGBM can't learn {history.resource} from {(~blank).sum()} examples in {history.values.shape[1]} steps of "
                 f"{format_duration(history.step_s)}",
                 f"observe for longer: it takes {MIN_ROWS} examples",
             )
-        known = rows(history, plan, asked, covariates)
         target = np.log1p(history.values[asked.vm, asked.origin + asked.ahead - 1] / known.scale)
-        blank, seed = known.blank, int(rng.integers(2**31))
-        if (~blank).sum() < MIN_ROWS:
-            raise TooLittleDataError(f"LightGBM can't learn {history.resource} from gaps", "observe for longer")
         unseen = blank if blank.sum() >= MIN_ROWS else np.ones(len(target), np.bool_)
         prior = np.quantile(target[unseen], LEVELS)
         warm = _train(known.x[~blank], target[~blank], known.base[~blank], effort, seed)
@@ -159,9 +157,7 @@ class FittedLightGbm:
         if len(plain["boosters"]) != len(LEVELS):
             raise ValueError("a LightGBM model has one booster for each level")
         try:
-            boosters, cold = (
-                tuple(lightgbm.Booster(model_str=text) for text in plain[name]) for name in ("boosters", "cold")
-            )
+            boosters, cold = (tuple(lightgbm.Booster(model_str=text) for text in plain[name]) for name in ("boosters", "cold"))
         except lightgbm.basic.LightGBMError as error:
             raise ValueError("the booster's text can't be read") from error
         prior = tuple(float(each) for each in plain["prior"])
@@ -207,5 +203,7 @@ def _train(x: Floats, target: Floats, base: Floats, effort: Effort, seed: int) -
     for i, level in enumerate(LEVELS):
         leaf = int(np.clip(2.0 / min(level, 1.0 - level), max(20, effort.least * len(target)), max(len(target) // 8, 20)))
         data.set_init_score(np.ascontiguousarray(base[:, i]))
-        boosters.append(lightgbm.train({**shared, "alpha": level, "min_data_in_leaf": leaf}, data, num_boost_round=effort.trees))
+        boosters.append(
+            lightgbm.train({**shared, "alpha": level, "min_data_in_leaf": leaf}, data, num_boost_round=effort.trees)
+        )
     return tuple(boosters)
