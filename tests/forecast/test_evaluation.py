@@ -1,4 +1,4 @@
-"""The trial of forecasts at several horizons: nothing later is seen, each case sees what it should, and its numbers are right."""
+"""The trial of forecasts at several horizons: nothing later is seen, each case sees what it should, its figures are right."""
 
 from __future__ import annotations
 

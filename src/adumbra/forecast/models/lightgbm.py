@@ -23,7 +23,8 @@ from adumbra.schema.units import format_duration
 NAME = "lightgbm"
 MIN_ROWS = 200
 _MIN_CONTEXT = 12
-_MIN_PAIRS, _MAX_PAIRS, _PAIRS_A_VM, _VALUES_A_PAIR = 1_000, 12_000, 10, 200
+_MIN_PAIRS, _SOME_PAIRS, _MAX_PAIRS, _PAIRS_A_VM, _VALUES_A_PAIR = 1_000, 5_000, 12_000, 10, 200
+_LARGE = 400_000  # values from which on more is tried
 _HORIZONS_A_PAIR = 5
 _MIN_FLEET = 10  # VMs from which on something is learned of what their declared sizes and traffic say
 _BLANK = 0.4
@@ -45,10 +46,10 @@ class Effort:
     @classmethod
     def of(cls, history: Panel) -> Effort:
         vms, steps = history.values.shape
-        pairs = min(max(_MIN_PAIRS, _PAIRS_A_VM * vms, vms * steps // _VALUES_A_PAIR), _MAX_PAIRS)
-        if pairs < 2 * _MIN_PAIRS:
-            return cls(pairs, 50, 12, 0.1)
-        return cls(pairs, 100 if pairs < _MAX_PAIRS else 150, 16, 0.08, features=0.5)
+        pairs = max(_MIN_PAIRS, _PAIRS_A_VM * vms, vms * steps // _VALUES_A_PAIR)
+        if vms * steps < _LARGE:
+            return cls(min(pairs, _SOME_PAIRS), 50, 12, 0.1)
+        return cls(min(pairs, _MAX_PAIRS), 100 if pairs < _MAX_PAIRS else 150, 16, 0.08, features=0.5)
 
 
 _COLD = Effort(0, 40, 6, 0.1, 0.05)
