@@ -10,10 +10,12 @@ import typer
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
 from adumbra.cli.session import RayOption, fanned_out, now_ns, workspace
+from adumbra.schema.sizing import Risk
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from adumbra.profile.hourly import HourlySizes
     from adumbra.schema.records import Quantiles
     from adumbra.schema.sizing import NetworkProfile
     from adumbra.service.learning import Trained
@@ -138,12 +140,16 @@ def _forecast_table(name: str, horizon: str, found: Mapping[str, Quantiles]) -> 
     return table_of(f"{name}: use over the next {horizon}, mean of each quantile", columns, rows, text=frozenset({"resource"}))
 
 
-def profile(
+def profile(  # noqa: PLR0917 options by name
     name: NameArgument,
     shortfall: Annotated[
         str | None, typer.Option("--shortfall", help="The dial: the share of time a VM may be short, such as 1%.")
     ] = None,
     horizon: Annotated[str | None, typer.Option("--horizon", help="For how long the sizes are meant: 7d.")] = None,
+    risk: Annotated[
+        Risk, typer.Option("--risk", help="Whose time the dial bounds: each VM's, or the fleet's with each VM's bounded.")
+    ] = Risk.PER_VM,
+    hours: Annotated[bool, typer.Option("--by-hour", help="CPU and bandwidth for each hour of the week.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Size each VM: cores, memory, bandwidth, storage, type and price, with reasons."""
@@ -152,13 +158,42 @@ def profile(
 
     share = asked(parse_share, shortfall, "--shortfall") if shortfall is not None else None
     horizon_s = asked(parse_duration_s, horizon, "--horizon") if horizon is not None else None
+    wanted = profiles.Asked(share, horizon_s, risk)
     with workspace() as opened:
-        sized = profiles.profile(opened, name, now_ns, share, horizon_s)
+        if hours:
+            found = profiles.by_hour(opened, name, wanted)
+            show(output, {name: each.to_dict() for name, each in found.items()}, lambda: hourly_table(name, found))
+            return
+        sized = profiles.profile(opened, name, now_ns, wanted)
     show(output, sized.to_dict(), lambda: profile_table(sized))
     if output is Output.TABLE:
         for line in reasons(sized):
             say(line)
         say(f"next: adumbra activate {name} --provider terraform --dry-run")
+
+
+def hourly_table(name: str, found: Mapping[str, HourlySizes]) -> RenderableType:
+    """What the hours of the week need, beside the one size that holds all week."""
+    import numpy as np
+
+    from adumbra.profile.hourly import DAYS
+
+    rows = []
+    for resource, each in found.items():
+        for vm, sizes in zip(each.vms, each.sizes, strict=True):
+            if np.isnan(sizes).any():
+                continue
+            day, hour = np.unravel_index(int(sizes.argmax()), sizes.shape)
+            most, mean = float(sizes.max()), float(sizes.mean())
+            saved = f"{100 * (1 - mean / most):.0f} %" if most > 0 else "-"
+            busiest = f"{DAYS[day]} {hour:02d}:00"
+            least, middle, all_week = (_figure(amount) for amount in (float(sizes.min()), mean, most))
+            rows.append((vm, f"{resource} ({UNITS[resource]})", all_week, busiest, middle, least, saved))
+    columns = ("VM", "resource", "all week", "busiest hour", "mean by hour", "least hour", "saved by the hour")
+    caption = "all hours: --output json. Hours are UTC, before rounding to whole cores"
+    return table_of(
+        f"{name}: sizes by the hour of the week", columns, rows, caption, text=frozenset({"resource", "busiest hour"})
+    )
 
 
 def profile_table(profile: NetworkProfile) -> RenderableType:

@@ -20,6 +20,10 @@ MAX_STEPS = 3_000
 MAX_STEP_S = 300.0
 MAX_LONG_STEP_S = 3_600.0
 
+FRAME_BYTES = 38
+"""What a packet takes of an Ethernet link beside its IP bytes: preamble and delimiter 8, header 14, check sequence 4, gap 12
+(IEEE 802.3)."""
+
 
 class Statistic(StrEnum):
     """What of a stretch of use decides the size: how the steps of a window become the one amount that it needs."""
@@ -35,8 +39,8 @@ class Resource:
 
     use = max over `columns` of (value * factor / step_s if `per_second` else value * factor). `floor`: an amount, in the
     unit of what is modelled (GB a day for growth), below which nobody sizes; ratios are taken above it, as the ratios
-    of use near zero mean nothing. `less`: a column that is taken off the first
-    one, where it is known.
+    of use near zero mean nothing. `less`: a column that is taken off the first one, where it is known. `frames`: the columns
+    that count the packets of `columns`, each of which takes FRAME_BYTES more of the link, where they are known.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Resource:
     floor: float
     unit: str
     less: str | None = None
+    frames: tuple[str, ...] = ()
 
 
 RESOURCE: Mapping[str, Resource] = MappingProxyType({
@@ -54,13 +59,19 @@ RESOURCE: Mapping[str, Resource] = MappingProxyType({
     for resource in (
         Resource("cpu_cores", ("cpu_seconds",), 1.0, True, Statistic.SHARE, 0.01, "cores"),
         Resource("memory_gb", ("memory_bytes",), 1 / BYTES_PER_GB, False, Statistic.PEAK, 0.01, "GB"),
-        Resource("bandwidth_mbps", ("rx_bytes", "tx_bytes"), 8e-6, True, Statistic.SHARE, 0.1, "Mbps", "scan_bytes"),
+        Resource("bandwidth_mbps", ("rx_bytes", "tx_bytes"), 8e-6, True, Statistic.SHARE, 0.1, "Mbps", "scan_bytes",
+                 ("rx_packets", "tx_packets")),
         Resource("storage_gb", ("storage_bytes",), 1 / BYTES_PER_GB, False, Statistic.GROWTH, 0.01, "GB"),
     )
 })  # fmt: skip
 
 COLUMNS: tuple[str, ...] = tuple(
-    dict.fromkeys(column for name in RESOURCES for column in (*RESOURCE[name].columns, RESOURCE[name].less) if column)
+    dict.fromkeys(
+        column
+        for name in RESOURCES
+        for column in (*RESOURCE[name].columns, RESOURCE[name].less, *RESOURCE[name].frames)
+        if column
+    )
 )
 """The stored columns that a SeriesQuery must ask for, so that `panel` finds what every resource needs."""
 
@@ -78,8 +89,8 @@ def panel(series: Series, resource: str) -> Panel:
     """A resource's use from stored columns: Panel float64[V, T] in the resource's unit, gaps NaN.
 
     CPU in cores in use (CPU seconds a second), memory and storage in GB (2^30 bytes), bandwidth in megabits a second of the
-    busier direction. Negative and infinite values are none that a machine can have: they become gaps. Raises InputError
-    for an unknown resource, or columns that weren't asked for (ask for COLUMNS).
+    busier direction, as its frames take it of the link. Negative and infinite values are none that a machine can have: they
+    become gaps. Raises InputError for an unknown resource, or columns that weren't asked for (ask for COLUMNS).
     """
     traits = resource_named(resource)
     missing = [column for column in traits.columns if column not in series.values]
@@ -87,6 +98,9 @@ def panel(series: Series, resource: str) -> Panel:
         raise InputError(f"the series have no column {missing[0]}, which {resource} is made from", "read it along")
     scale = traits.factor / (series.step_s if traits.per_second else 1.0)
     use = np.stack([_used(series, column, None if i else traits.less) for i, column in enumerate(traits.columns)])
+    for row, frames in zip(use, traits.frames, strict=False):
+        if frames in series.values:
+            row += FRAME_BYTES * np.nan_to_num(np.asarray(series.values[frames], np.float64))
     values = np.fmax.reduce(use, axis=0) * scale
     values[~np.isfinite(values) | (values < 0)] = np.nan
     return Panel(resource, series.vms, series.start_ns, series.step_s, values)

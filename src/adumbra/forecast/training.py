@@ -15,6 +15,7 @@ from adumbra.forecast.adaptive import Adaptive, Held
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, Progress, Verdict, WindowErrors, backtest, rng_for
 from adumbra.forecast.conformal import Calibration
 from adumbra.forecast.models.protocol import Fitted
+from adumbra.forecast.risk.learned import LearnedRisk
 from adumbra.forecast.scores import Scores
 from adumbra.forecast.series import modelled, resource_named, seen_steps
 from adumbra.schema.errors import InputError, StoreError, TooLittleDataError
@@ -22,7 +23,7 @@ from adumbra.schema.records import Panel
 from adumbra.schema.sizing import RESOURCES
 from adumbra.schema.units import format_duration
 
-FORMAT = 2
+FORMAT = 3
 _MAX_TEXT_BYTES = 512 * 1024 * 1024
 
 
@@ -51,11 +52,13 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A network's trained models: one a resource, in the profile's order. skipped: resource -> why it wasn't learned."""
+    """A network's trained models: one a resource, in the profile's order. skipped: resource -> why it wasn't learned; risks:
+    of sizes, for the resources and horizons that the history is long enough for."""
 
     seed: int
     resources: tuple[Learned, ...]
     skipped: Mapping[str, str]
+    risks: tuple[LearnedRisk, ...] = ()
 
     def of(self, resource: str) -> Learned:
         """What was learned of a resource. Raises KeyError."""
@@ -101,6 +104,7 @@ class Training:
             "seed": self.seed,
             "resources": [_to_dict(learned) for learned in self.resources],
             "skipped": dict(self.skipped),
+            "risks": [risk.to_dict() for risk in self.risks],
         }
 
     @classmethod
@@ -109,7 +113,9 @@ class Training:
         try:
             if plain["format"] != FORMAT:
                 raise ValueError(f"format {plain['format']}")
-            return cls(int(plain["seed"]), tuple(_from_dict(entry) for entry in plain["resources"]), dict(plain["skipped"]))
+            resources = tuple(_from_dict(entry) for entry in plain["resources"])
+            risks = tuple(LearnedRisk.from_dict(entry) for entry in plain["risks"])
+            return cls(int(plain["seed"]), resources, dict(plain["skipped"]), risks)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise StoreError("the stored training can't be read", "train again") from error
 

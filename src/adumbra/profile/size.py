@@ -82,7 +82,9 @@ def size(demands: Sequence[Demand], policy: SizingPolicy, catalog: Catalog, cont
         if arch not in choices:
             choices[arch] = catalog.choices(dataclasses.replace(policy, arch=arch))
         vms.append(_size_vm(demand, declared, choices[arch]))
-    return NetworkProfile(context.network, policy.horizon_s, policy.shortfall, context.learned_s, context.model, tuple(vms))
+    return NetworkProfile(
+        context.network, policy.horizon_s, policy.shortfall, context.learned_s, context.model, tuple(vms), policy.risk
+    )
 
 
 def _size_vm(demand: Demand, declared: InstanceType | None, choices: Choices) -> VmProfile:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from adumbra.schema.records import Floats, Ints, Panel
+from adumbra.schema.sizing import Risk
 
-
-class Risk(StrEnum):
-    """Whose shortness the dial bounds: each VM's on its own, or the fleet's on average with each VM's bounded."""
-
-    PER_VM = "per-vm"
-    POOLED = "pooled"
+__all__ = ["Allocations", "MeasuredUse", "Risk", "Schedule", "Usages"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 
+class Risk(StrEnum):
+    """Whose shortness the dial bounds: each VM's on its own, or the fleet's on average with each VM's bounded."""
+
+    PER_VM = "per-vm"
+    POOLED = "pooled"
+
+
 class Confidence(StrEnum):
     """How far a profile may be trusted: from how long was learned, how often it was scored, and how wide it is."""
 
@@ -84,13 +91,15 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class SizingPolicy:
-    """What the user fixes: the dial, the horizon, and which types may be chosen (none named: those of one architecture)."""
+    """What the user fixes: the dial and whose shortness it bounds, the horizon, and which types may be chosen (none named:
+    those of one architecture)."""
 
     shortfall: float = 0.01
     horizon_s: float = 604_800.0
     provider: str = "aws"
     arch: str | None = None
     allowed_types: tuple[str, ...] = ()
+    risk: Risk = Risk.PER_VM
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,7 @@ class NetworkProfile:
     learned_s: float
     model: str
     vms: tuple[VmProfile, ...]
+    risk: Risk = Risk.PER_VM
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the format of DESIGN.md section 6."""
@@ -136,4 +146,4 @@ class NetworkProfile:
             })
             for vm in plain["vms"]
         )  # fmt: skip
-        return cls(**{**plain, "vms": vms})
+        return cls(**{**plain, "vms": vms, "risk": Risk(plain.get("risk", Risk.PER_VM))})

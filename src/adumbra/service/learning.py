@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.forecast.demand import forecast as foresee
 from adumbra.forecast.gate import Judgement, Serving, judge
+from adumbra.forecast.risk.learned import LearnedRisk, learn
 from adumbra.forecast.series import COLUMNS, choose_step_s, panel
 from adumbra.forecast.training import Training
 from adumbra.forecast.training import train as fit
+from adumbra.schema.backtests import MeasuredUse
 from adumbra.schema.errors import ConflictError, InputError, StoreError, TooLittleDataError
 from adumbra.schema.records import NANOSECONDS, Panel, Quantiles, SeriesQuery
 from adumbra.schema.sizing import RESOURCES
 from adumbra.schema.state import NewTraining
 from adumbra.service import models, networks
-from adumbra.service.observations import Progress
+from adumbra.service.observations import Progress, emulated_vms
 from adumbra.service.workspace import Workspace
 
 TRAINING_SEED = 1
@@ -81,7 +85,8 @@ def train(
     if not 0 <= how.seed < 2**32:
         raise InputError(f"{how.seed} is no seed", f"give a whole number from 0 to {2**32 - 1}")
     use = panels(workspace, name)
-    training = fit(use, how.seed, Part(progress, 0.0, 0.9), how.fanout)
+    training = fit(use, how.seed, Part(progress, 0.0, 0.6), how.fanout)
+    training = replace(training, risks=_risks(workspace, name, use, how, Part(progress, 0.6, 0.3)))
     summary, artifact, origin = training.summary(), training.to_bytes(), models.origin_of(use, how.seed)
     for attempt in range(_ATTEMPTS):
         progress(0.9, "comparing it with the version that serves")
@@ -96,6 +101,21 @@ def train(
         progress(1.0, "kept")
         return Trained(name, saved.kept.version, training, judged, saved.forgotten)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _risks(workspace: Workspace, name: str, use: Mapping[str, Panel], how: How, progress: Part) -> tuple[LearnedRisk, ...]:
+    """The risks of sizes of each resource whose history is long enough: a task each, worked on where `fanout` says."""
+    emulated = {vm.name: vm for vm in emulated_vms(networks.get(workspace, name))}
+    tasks = {}
+    for resource, known in use.items():
+        has = np.array([float(getattr(emulated[vm].machine, resource)) for vm in known.vms])
+        tasks[f"{resource}: risks"] = MeasuredUse(known, np.where(has > 0, has, np.nan))
+    found = how.fanout.map(_learn_risk, how.seed, tasks, progress)
+    return tuple(each for some in found.values() for each in some)
+
+
+def _learn_risk(seed: int, use: MeasuredUse, progress: Callable[[float, str], None]) -> tuple[LearnedRisk, ...]:
+    return learn(use, seed, progress)[0]
 
 
 def _serving(workspace: Workspace, name: str) -> Serving | None:

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from adumbra.emulate.vm import spread
 from adumbra.forecast import demand
-from adumbra.forecast.series import COLUMNS, panel
+from adumbra.forecast.series import COLUMNS, Statistic, panel, resource_named
 from adumbra.profile.catalog import load_catalog
+from adumbra.profile.hourly import HourlySizes, hourly
 from adumbra.profile.size import SizingContext, size
-from adumbra.schema.errors import InputError
+from adumbra.schema.backtests import Risk
+from adumbra.schema.errors import InputError, TooLittleDataError
 from adumbra.schema.records import Floats, Series
 from adumbra.schema.sizing import RESOURCES, NetworkProfile, SizingPolicy
 from adumbra.schema.state import NetworkState
+from adumbra.schema.units import format_duration
 from adumbra.service import learning, networks
 from adumbra.service.networks import Network
 from adumbra.service.observations import emulated_vms
+from adumbra.service.risk_needs import with_risks
 from adumbra.service.workspace import Workspace
 
 
-def profile(
-    workspace: Workspace, name: str, now: Callable[[], int], shortfall: float | None = None, horizon_s: float | None = None
-) -> NetworkProfile:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a profile is asked for. shortfall: the dial, None for the spec's target; horizon_s: None for a week; risk: whose
+    shortness the dial bounds, where risks were learned (with a shorter history each VM is sized on its own)."""
+
+    shortfall: float | None = None
+    horizon_s: float | None = None
+    risk: Risk = Risk.PER_VM
+
+
+def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Asked | None = None) -> NetworkProfile:
     """Sizes each VM of a network from its latest training, and keeps the profile.
 
-    `shortfall`: the dial, by default the spec's target; `horizon_s`: by default a week. Raises InputError where nothing
-    was trained yet, or the dial is out of range.
+    Raises InputError where nothing was trained yet, or the dial is out of range.
     """
-    network = networks.get(workspace, name)
-    policy = _policy(shortfall if shortfall is not None else network.spec.targets.shortfall, horizon_s)
+    network, asked = networks.get(workspace, name), asked or Asked()
+    policy = _policy(network, asked)
     trained = learning.trained(workspace, name)
     use = learning.panels(workspace, name, trained.training.step_s)
     seen = next(iter(use.values())).vms
@@ -41,13 +52,40 @@ def profile(
         raise InputError(
             f"{missing[0]} was not in {name} when it was observed", f"run `adumbra observe {name} pcap:FILE` and train again"
         )
-    needs = demand.demand_given(trained.training, use, policy, _known(network, seen))
+    known = _known(network, seen)
+    needs = demand.demand_given(trained.training, use, policy, known)
+    needs = with_risks(needs, trained.training.risks, use, known.capacity, policy)
     context = SizingContext(name, trained.training.learned_s, trained.training.model)
     sized = size(needs, policy, load_catalog(), context)
     workspace.state.save_profile(name, sized.to_dict(), now())
     if network.record.state is NetworkState.SHADOWING:
         workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
     return sized
+
+
+WEEK_S = 7 * 86_400.0
+
+
+def by_hour(workspace: Workspace, name: str, asked: Asked | None = None) -> Mapping[str, HourlySizes]:
+    """The sizes of each hour of the week to come, of what throttles: resource -> HourlySizes.
+
+    A size is the calibrated quantile that use in the hour's first step exceeds with the dial's probability. Raises
+    TooLittleDataError where less than a week was learned from: nothing is known then of the days of the week.
+    """
+    policy = _policy(networks.get(workspace, name), asked or Asked())
+    training = learning.trained(workspace, name).training
+    if training.learned_s < WEEK_S:
+        raise TooLittleDataError(
+            f"{name} was learned from {format_duration(training.learned_s)}, which doesn't show every hour of a week",
+            "observe for a week, then train again; or ask for one size",
+        )
+    use = learning.panels(workspace, name, training.step_s)
+    found = demand.forecast(training, use, WEEK_S, 168, (1.0 - policy.shortfall,))
+    return {
+        resource: hourly(quantiles, policy.shortfall)
+        for resource, quantiles in found.items()
+        if resource_named(resource).statistic is Statistic.SHARE
+    }
 
 
 def _known(network: Network, seen: Sequence[str]) -> demand.Known:
@@ -64,15 +102,16 @@ def _known(network: Network, seen: Sequence[str]) -> demand.Known:
     return demand.Known(spread(vms), calibrated, declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity)
 
 
-def _policy(shortfall: float, horizon_s: float | None) -> SizingPolicy:
-    policy = SizingPolicy(shortfall=shortfall)
+def _policy(network: Network, asked: Asked) -> SizingPolicy:
+    shortfall = asked.shortfall if asked.shortfall is not None else network.spec.targets.shortfall
+    policy = SizingPolicy(shortfall=shortfall, risk=asked.risk)
     if not 0 < shortfall <= 0.5:
         raise InputError(f"a shortfall of {shortfall:.3%} is out of range", "give a share of time above 0% and up to 50%")
-    if horizon_s is None:
+    if asked.horizon_s is None:
         return policy
-    if not 60 <= horizon_s <= 90 * 86_400:
-        raise InputError(f"a horizon of {horizon_s:g} s is out of range", "give one from 1m to 90d")
-    return replace(policy, horizon_s=horizon_s)
+    if not 60 <= asked.horizon_s <= 90 * 86_400:
+        raise InputError(f"a horizon of {asked.horizon_s:g} s is out of range", "give one from 1m to 90d")
+    return replace(policy, horizon_s=asked.horizon_s)
 
 
 _SEED_NAMES: Mapping[str, tuple[str, float]] = {  # the founding document's names -> column, factor to its unit

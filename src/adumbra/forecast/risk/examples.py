@@ -16,7 +16,7 @@ from adumbra.forecast.risk.layout import LEVELS_1D, LEVELS_14D, SHARES_OF_CAPACI
 from adumbra.schema.backtests import MeasuredUse
 from adumbra.schema.records import NANOSECONDS, Floats, Ints
 
-PAIRS = 20_000
+PAIRS = 30_000
 """How many pairs of a VM and an origin are learned from, at most."""
 
 CANDIDATES_A_PAIR = 10

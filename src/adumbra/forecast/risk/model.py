@@ -20,7 +20,7 @@ from adumbra.schema.records import Floats
 from adumbra.schema.units import format_duration
 
 MIN_EXAMPLES = 3_000
-_TREES = 220
+_TREES = 260
 _AT_ONCE = 2_000
 
 

@@ -1,0 +1,102 @@
+"""What each VM needs where risks were learned: the least size that keeps the dial, in place of a point of an interval.
+
+Reads no store; changes nothing but the needs of those resources and the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adumbra.forecast.risk.layout import DAY_S
+from adumbra.forecast.risk.learned import LearnedRisk, of_horizon
+from adumbra.forecast.series import Statistic, resource_named
+from adumbra.profile.decide import Decided, Dial
+from adumbra.schema.backtests import MeasuredUse, Risk
+from adumbra.schema.records import Floats, Panel
+from adumbra.schema.sizing import Demand, SizingPolicy
+from adumbra.schema.units import format_duration
+from adumbra.service.risk_sizer import Book, came
+
+SEEN_DAYS = 1.0
+"""A VM that was measured for less is sized by what is believed of it, not by its risk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A resource's sizes by risk. asked, kept: the share that sizes set in the past days were to be short, and were; tried: how
+    many of them."""
+
+    decided: Decided
+    asked: float
+    kept: float
+    tried: int
+
+
+def size_now(risk: LearnedRisk, use: MeasuredUse, dial: Dial) -> Sized:
+    """The sizes at the end of `use`. What earlier sizes would have been, and how short they then were, sets the risks right."""
+    book = Book.of(dial, len(use.panel.vms))
+    held = risk.model.shape.held
+    short, tried = 0.0, 0
+    steps = list(risk.steps(use))
+    for each in steps:
+        for origin, decided in book.open:
+            if origin + held <= each.origin:
+                seen = came(use, origin, held, decided)
+                short += float(np.nansum(seen))
+                tried += int(np.isfinite(seen).sum())
+        book.settle(use, held, each.origin)
+        decided = book.size(each, min(held * risk.model.shape.step_s, DAY_S) / DAY_S)
+    return Sized(decided, dial.shortfall, short / tried if tried else np.nan, tried)
+
+
+def with_risks(
+    needs: Sequence[Demand],
+    risks: Sequence[LearnedRisk],
+    use: Mapping[str, Panel],
+    provisioned: Mapping[str, Floats],
+    policy: SizingPolicy,
+) -> tuple[Demand, ...]:
+    """The needs, with those of the resources that risks were learned of, over the policy's horizon, by risk.
+
+    provisioned: resource -> what each VM has, float64[V], in the order of the panels' VMs. What throttles may be short by the
+    dial; memory, which kills, is never less than was held within the last window.
+    """
+    sized = list(needs)
+    for resource, panel in use.items():
+        risk = of_horizon(risks, resource, policy.horizon_s)
+        if risk is None or resource_named(resource).statistic is Statistic.GROWTH:
+            continue
+        has = np.asarray(provisioned.get(resource, np.full(len(panel.vms), np.nan)), np.float64)
+        measured = MeasuredUse(panel, np.where(np.isfinite(has), has, np.nan))
+        found = size_now(risk, measured, Dial(policy.shortfall, policy.risk))
+        for vm, amount, expected in zip(found.decided.vms, found.decided.amounts, found.decided.expected, strict=True):
+            seen = np.isfinite(panel.values[vm])
+            if seen.sum() * panel.step_s < SEEN_DAYS * DAY_S:
+                continue
+            least = _held(panel, int(vm), risk) if resource_named(resource).statistic is Statistic.PEAK else 0.0
+            sized[vm] = _with(sized[vm], resource, max(float(amount), least), _why(found, float(expected), risk, policy))
+    return tuple(sized)
+
+
+def _held(panel: Panel, vm: int, risk: LearnedRisk) -> float:
+    """The most that a VM held within the last window."""
+    window = panel.values[vm, -risk.model.shape.held :]
+    return float(np.nanmax(window, initial=0.0)) if np.isfinite(window).any() else 0.0
+
+
+def _with(demand: Demand, resource: str, amount: float, why: str) -> Demand:
+    return replace(
+        demand, need={**demand.need, resource: amount}, reasons=(f"{resource}: {why}", *demand.reasons)
+    )  # fmt: skip
+
+
+def _why(found: Sized, expected: float, risk: LearnedRisk, policy: SizingPolicy) -> str:
+    whose = "this VM's" if policy.risk is Risk.PER_VM else "the fleet's"
+    said = f"the least size that keeps {100 * policy.shortfall:.3g} % of {whose} time; {100 * expected:.2g} % is expected to be"
+    said += f" short of it over {format_duration(risk.horizon_s)}"
+    if found.tried:
+        said += f"; {found.tried:,} sizes set so in the past days were short in {100 * found.kept:.2g} %"
+    return said
