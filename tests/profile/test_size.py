@@ -70,7 +70,7 @@ def test_a_need_that_is_no_amount_is_refused(need):
 def test_the_profile_has_the_documented_format():
     profile = sized(demand(0.7, 3.1, 143, 18, declared="m7i.large"))
     plain = json.loads(json.dumps(profile.to_dict()))
-    assert list(plain) == ["network", "horizon_s", "shortfall", "learned_s", "model", "vms"]
+    assert list(plain) == ["network", "horizon_s", "shortfall", "learned_s", "model", "vms", "risk"]
     (vm,) = plain["vms"]
     assert list(vm) == [
         "vm", "cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb",
