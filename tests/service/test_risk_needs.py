@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from adumbra.forecast.belief import Known
 from adumbra.forecast.risk.learned import HORIZONS_S, LearnedRisk, learn, of_horizon
 from adumbra.forecast.training import Training
 from adumbra.profile.decide import Dial
@@ -81,7 +82,7 @@ def test_the_need_becomes_the_decided_size_and_says_why(risks):
     use = fleet()
     policy = SizingPolicy(shortfall=0.02, horizon_s=DAY_S)
     panels = {"cpu_cores": use.panel}
-    got = with_risks(needs(use.panel.vms), risks, panels, {"cpu_cores": use.provisioned}, policy)
+    got = with_risks(needs(use.panel.vms), risks, panels, Known(capacity={"cpu_cores": use.provisioned}), policy)
     want = size_now(of_horizon(risks, "cpu_cores", DAY_S), use, Dial(0.02))
     np.testing.assert_allclose([each.need["cpu_cores"] for each in got], want.decided.amounts)
     assert all(each.need["memory_gb"] == 60.0 for each in got)
@@ -89,11 +90,23 @@ def test_the_need_becomes_the_decided_size_and_says_why(risks):
     assert all(each.reasons[1] == "believed" for each in got)
 
 
+def test_what_is_emulated_is_sized_for_what_the_emulation_may_be_wrong_by(risks):
+    use = fleet()
+    policy = SizingPolicy(shortfall=0.02, horizon_s=DAY_S)
+    spread = np.where(np.arange(VMS) < 8, np.log(2.0), 0.0)
+    panels, has = {"cpu_cores": use.panel}, {"cpu_cores": use.provisioned}
+    sure = with_risks(needs(use.panel.vms), risks, panels, Known(capacity=has), policy)
+    unsure = with_risks(needs(use.panel.vms), risks, panels, Known({"cpu_cores": spread}, capacity=has), policy)
+    ratio = np.array([b.need["cpu_cores"] / a.need["cpu_cores"] for a, b in zip(sure, unsure, strict=True)])
+    np.testing.assert_allclose(ratio, 2.0 ** (1.2815515655446004 * (spread > 0)))
+    assert all(("as the use is emulated" in each.reasons[0]) == (i < 8) for i, each in enumerate(unsure))
+
+
 def test_a_young_vm_and_a_longer_horizon_are_left_to_belief(risks):
     use = fleet()
     use.panel.values[3, :-20] = np.nan
     policy = SizingPolicy(shortfall=0.02, horizon_s=DAY_S)
-    panels, has = {"cpu_cores": use.panel}, {"cpu_cores": use.provisioned}
+    panels, has = {"cpu_cores": use.panel}, Known(capacity={"cpu_cores": use.provisioned})
     got = with_risks(needs(use.panel.vms), risks, panels, has, policy)
     assert got[3] == needs(use.panel.vms)[3]
     assert got[4] != needs(use.panel.vms)[4]
@@ -105,7 +118,9 @@ def test_memory_is_never_less_than_was_held_in_the_last_window():
     use = fleet("memory_gb")
     found, _ = learn(use, 1, lambda *_: None)
     policy = SizingPolicy(shortfall=0.3, horizon_s=DAY_S, risk=Risk.POOLED)
-    got = with_risks(needs(use.panel.vms), found, {"memory_gb": use.panel}, {"memory_gb": use.provisioned}, policy)
+    got = with_risks(
+        needs(use.panel.vms), found, {"memory_gb": use.panel}, Known(capacity={"memory_gb": use.provisioned}), policy
+    )
     held = use.panel.values[:, -24:].max(axis=1)
     assert all(each.need["memory_gb"] >= least for each, least in zip(got, held, strict=True))
     free = size_now(of_horizon(found, "memory_gb", DAY_S), use, Dial(0.3, Risk.POOLED)).decided.amounts

@@ -54,7 +54,7 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
         )
     known = _known(network, seen)
     needs = demand.demand_given(trained.training, use, policy, known)
-    needs = with_risks(needs, trained.training.risks, use, known.capacity, policy)
+    needs = with_risks(needs, trained.training.risks, use, known, policy)
     context = SizingContext(name, trained.training.learned_s, trained.training.model)
     sized = size(needs, policy, load_catalog(), context)
     workspace.state.save_profile(name, sized.to_dict(), now())
