@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from adumbra.forecast.risk import kernels
-from adumbra.forecast.risk.layout import LEVELS_1D, LEVELS_14D, SHARES_OF_CAPACITY, TIMES_MAXIMUM, Shape
+from adumbra.forecast.risk.layout import CANDIDATES, COLUMNS, LEVELS_1D, LEVELS_14D, SHARES_OF_CAPACITY, TIMES_MAXIMUM, Shape
 from adumbra.schema.backtests import MeasuredUse
 from adumbra.schema.records import NANOSECONDS, Floats, Ints
 
@@ -65,14 +65,35 @@ def look(use: MeasuredUse, shape: Shape, pairs: Pairs, future: bool = False) -> 
     """Looks at each pair. Nothing at or after its origin is looked at, but for what came, where `future` asks for it."""
     panel = use.panel
     seconds = panel.start_ns // NANOSECONDS + (pairs.origins * panel.step_s).astype(np.int64)
-    calendar = ((seconds // 86_400 + _THURSDAY) % 7).astype(np.float64), seconds % 86_400 / 3600.0
+    weekdays, hours = (seconds // 86_400 + _THURSDAY) % 7, seconds % 86_400 / 3600.0
     capacities = np.where(use.provisioned > 0, use.provisioned, np.inf)
-    sizes = (shape.day, shape.hour, shape.held, shape.context)
-    values = np.ascontiguousarray(panel.values)
-    found = kernels.look_all(
-        values, (pairs.vms, pairs.begins, pairs.origins), sizes, shape.floor, capacities, _LEVELS, calendar, future
-    )  # fmt: skip
-    return Looks(*found)
+    sizes = (shape.day, shape.hour, shape.held)
+    looks = Looks(
+        np.empty((len(pairs), CANDIDATES)),
+        np.empty((len(pairs), CANDIDATES, len(COLUMNS)), np.float32),
+        np.full((len(pairs), CANDIDATES), np.nan),
+    )
+    each = zip(pairs.vms.tolist(), pairs.begins.tolist(), pairs.origins.tolist(), strict=True)
+    for i, (vm, begin, origin) in enumerate(each):
+        past = _plain(panel.values[vm, max(begin, origin - shape.context) : origin])
+        ordered = _ordered(past[-14 * shape.day :]), _ordered(past[-shape.day :])
+        limits, calendar = (float(shape.floor), float(capacities[vm])), (float(weekdays[i]), float(hours[i]))
+        candidates = looks.candidates[i]
+        kernels.look(past, *ordered, sizes, limits, _LEVELS, calendar, candidates, looks.described[i])
+        if future:
+            kernels.came(_plain(panel.values[vm, origin : origin + shape.held]), candidates, limits[1], looks.short[i])
+    return looks
+
+
+def _plain(values: Floats) -> Floats:
+    """The values in the one form that kernels are compiled for; those of other forms are copied."""
+    return np.require(values, np.float64, ("C", "W"))
+
+
+def _ordered(values: Floats) -> Floats:
+    """What was measured of the values, in order."""
+    ordered = np.sort(values)  # NaN come last
+    return ordered[: np.searchsorted(ordered, np.nan)]
 
 
 def examples(use: MeasuredUse, shape: Shape, known: int, rng: Generator) -> tuple[NDArray[np.float32], Floats]:
@@ -98,8 +119,8 @@ def examples(use: MeasuredUse, shape: Shape, known: int, rng: Generator) -> tupl
 
 def _some_pairs(use: MeasuredUse, shape: Shape, known: int, rng: Generator) -> Pairs:
     """Pairs of which something was seen in the 14 days before, and half of the window was measured."""
-    measured = np.isfinite(use.panel.values[:, :known])
-    sums = np.concatenate((np.zeros((len(measured), 1), np.int64), np.cumsum(measured, axis=1)), axis=1)
+    sums = np.zeros((len(use.panel.vms), known + 1), np.int32)
+    np.cumsum(np.isfinite(use.panel.values[:, :known]), axis=1, out=sums[:, 1:])
     apart = max(1, min(shape.day // _ORIGINS_A_DAY, shape.held))
     origins = np.arange(known - shape.held, 0, -apart)[::-1].astype(np.int64)
     if not len(origins):

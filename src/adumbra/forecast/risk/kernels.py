@@ -1,6 +1,8 @@
 """What describes each candidate size of a VM at an origin: how often its past was above it, and how it lies to its past.
 
-Compiled; looks at nothing after the origin. Layout: layout.py."""
+Compiled; `look` looks at nothing after the origin. Layout: layout.py. Results are filled in an element at a time, and the loop
+over VMs is the caller's: assigning whole arrays compiles NumPy's broadcasting too, and a caller compiles again what it calls.
+"""
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, no-check-untyped-defs
 
 from __future__ import annotations
@@ -29,17 +31,15 @@ def ratio(a, b, floor):
 
 
 @allocating
-def ordered_of(values, begin, end):
-    """What was measured of values[begin:end], in order."""
-    n = 0
-    out = np.empty(max(end - begin, 0))
-    for i in range(begin, end):
-        if not math.isnan(values[i]):
-            out[n] = values[i]
-            n += 1
-    out = out[:n]
-    out.sort()
-    return out
+def sort(values):
+    """Sorts a few values in place, NaN last: by insertion, since Numba takes seconds to compile its own way of sorting."""
+    for i in range(1, len(values)):
+        value = values[i]
+        j = i - 1
+        while j >= 0 and not (values[j] <= value or math.isnan(value)):
+            values[j + 1] = values[j]
+            j -= 1
+        values[j + 1] = value
 
 
 @allocating
@@ -64,11 +64,11 @@ def max_of(values, begin, end):
 
 
 @allocating
-def candidates_of(fortnight, day, longest, limits, levels, scales):
-    """The candidate sizes, ordered; NaN where there is nothing to make them from. limits: floor and capacity (inf: unknown)."""
+def candidates_of(fortnight, day, longest, limits, levels, scales, out):
+    """Fills in the candidate sizes, ordered; NaN where there is nothing to make them from. limits: floor and capacity (inf:
+    unknown)."""
     levels_14d, levels_1d, times, shares = levels
     floor, capacity = limits
-    out = np.empty(len(levels_14d) + len(levels_1d) + len(times) + len(shares) + 1)
     at = 0
     for level in levels_14d:
         out[at] = quantile_of(fortnight, len(fortnight), level)
@@ -88,8 +88,7 @@ def candidates_of(fortnight, day, longest, limits, levels, scales):
     for i in range(len(out)):
         value = most if math.isnan(out[i]) else out[i]
         out[i] = min(max(value, floor), max(capacity, floor))
-    out.sort()
-    return out
+    sort(out)
 
 
 @allocating
@@ -176,18 +175,20 @@ def history_of(windows, a):
 
 @allocating
 def exceedances(windows, days, recent, out):
-    """Fills the columns layout.EXCEEDED, out float64[A, ..], from shares above: windows [W, A] like the one to come, whole days
+    """Fills the columns layout.EXCEEDED, out float32[A, F], from shares above: windows [W, A] like the one to come, whole days
     [D, A], and recent [2, A], of the last hour and 6 hours."""
-    backs, means = (1, 2, 3, 7, 14), (3, 7, 14, 28, 60)
+    backs, means, spans = (1, 2, 3, 7, 14), (3, 7, 14, 28, 60), (1, 7)
     for a in range(out.shape[0]):
         for i in range(5):
             out[a, i] = windows[backs[i] - 1, a] if len(windows) >= backs[i] else math.nan
-            out[a, 5 + i] = of_first(windows, means[i], a)[0]
-        out[a, 10], out[a, 11] = of_first(windows, 14, a)[1:]
-        out[a, 12], out[a, 13] = of_first(windows, 60, a)[1:]
+            out[a, 5 + i], any_above, most = of_first(windows, means[i], a)
+            if i == 2:
+                out[a, 10], out[a, 11] = any_above, most
+        out[a, 12], out[a, 13] = any_above, most
         out[a, 14], out[a, 15], out[a, 16] = history_of(windows, a)
         out[a, 17], out[a, 18] = recent[0, a], recent[1, a]
-        out[a, 19], out[a, 20] = of_first(days, 1, a)[0], of_first(days, 7, a)[0]
+        for i in range(2):
+            out[a, 19 + i] = of_first(days, spans[i], a)[0]
 
 
 @allocating
@@ -225,42 +226,37 @@ def spread_of(values, floor):
 
 
 @allocating
-def look(values, begin, end, sizes, limits, levels, calendar):
-    """The candidates of one VM at an origin, float64[A], and what describes them, float32[A, F] (layout.COLUMNS).
+def look(past, fortnight, last_day, sizes, limits, levels, calendar, candidates, described):
+    """Fills in the candidates of one VM at an origin, float64[A], and what describes them, float32[A, F] (layout.COLUMNS).
 
-    values float64[T]: its use, of which values[begin:end] are looked at, no further back than the context; sizes: steps of a
-    day, of an hour, of the window to come, and of the context; limits: floor, capacity (inf: unknown); levels: see
-    candidates_of; calendar: weekday and hour of the origin.
+    past float64[T]: its use up to the origin; fortnight, last_day: what was measured in the last 14 days of it and in the last
+    day, in order; sizes: steps of a day, of an hour and of the window to come; limits: floor, capacity (inf: unknown); levels:
+    see candidates_of; calendar: weekday and hour of the origin.
     """
-    day, hour, held, context = sizes
+    day, hour, held = sizes
     floor, capacity = limits
-    past = values[max(begin, end - context) : end]
-    now = len(past)
-    fortnight = ordered_of(past, max(0, now - 14 * day), now)
-    last_day = ordered_of(past, max(0, now - day), now)
+    now, many = len(past), len(candidates)
     longest = max_of(past, 0, now)
-    candidates = candidates_of(fortnight, last_day, longest, limits, levels, 5.0)
+    candidates_of(fortnight, last_day, longest, limits, levels, 5.0, candidates)
     windows = shares_above(past, now, candidates, day, min(held, day))
     days = windows if held >= day else shares_above(past[max(0, now - 7 * day) :], min(now, 7 * day), candidates, day, day)
-    recent = np.empty((2, len(candidates)))
-    for a in range(len(candidates)):
+    recent = np.empty((2, many))
+    for a in range(many):
         recent[0, a] = share_of(past, now - hour, now, candidates[a])
         recent[1, a] = share_of(past, now - 6 * hour, now, candidates[a])
-    seen, daily = 21, 11
-    table = np.full((len(candidates), seen + daily + 24), math.nan)
-    exceedances(windows, days, recent, table[:, :seen])
+    exceedances(windows, days, recent, described)
     n = len(fortnight)
     median, p95 = quantile_of(fortnight, n, 0.5), quantile_of(fortnight, n, 0.95)
     p99, p995 = quantile_of(fortnight, n, 0.99), quantile_of(fortnight, n, 0.995)
     top = fortnight[-1] if n else math.nan
     maxima, means = of_days(past, now, day, 14)
-    week_top = max_of(maxima[:7], 0, 7)
     last_hour, six_hours = mean_of(past, now - hour, now), mean_of(past, now - 6 * hour, now)
     known = capacity if capacity < math.inf else math.nan
-    against = (median, p95, p99, p995, top, maxima[0], week_top, longest, means[0], last_hour, known)
-    for a in range(len(candidates)):
-        for i in range(daily):
-            table[a, seen + i] = ratio(against[i], candidates[a], floor)
+    against = (median, p95, p99, p995, top, maxima[0], max_of(maxima, 0, 7), longest, means[0], last_hour, known)
+    seen = 21
+    for i in range(len(against)):
+        for a in range(many):
+            described[a, seen + i] = ratio(against[i], candidates[a], floor)
     spread, moved, usual = spread_of(maxima, floor)
     average = mean_of(past, now - 14 * day, now)
     squares, half = 0.0, 0
@@ -276,42 +272,24 @@ def look(values, begin, end, sizes, limits, levels, calendar):
         math.sqrt(squares / n) / (average + floor) if n else math.nan, ratio(mean_of(maxima, 0, 3), top, floor),
         math.log(average + floor), half / n if n else math.nan,
     )  # fmt: skip
-    for i in range(24):
-        table[:, seen + daily + i] = of_vm[i]
-    return candidates, table.astype(np.float32)
+    for i in range(len(of_vm)):
+        value = of_vm[i]
+        for a in range(many):
+            described[a, seen + len(against) + i] = value
 
 
 @allocating
-def came(values, begin, end, candidates, capacity):
-    """The share of the window's steps above each candidate but not above the capacity, float64[A]; NaN where fewer than half of
-    them were measured."""
-    counts, n, beyond = np.zeros(len(candidates)), 0, 0
-    for i in range(begin, end):
-        value = values[i]
+def came(window, candidates, capacity, out):
+    """Fills in the share of a window's steps above each candidate but not above the capacity, float64[A]; NaN where fewer than
+    half of them were measured."""
+    counts, n, beyond = np.zeros(len(candidates), np.int64), 0, 0
+    for value in window:
         if math.isnan(value):
             continue
         n += 1
         beyond += value > capacity
         for a in range(len(candidates)):
             counts[a] += value > candidates[a]
-    if 2 * n < end - begin or n == 0:
-        return np.full(len(candidates), math.nan)
-    return np.maximum((counts - beyond) / n, 0.0)
-
-
-@allocating
-def look_all(values, pairs, sizes, floor, capacities, levels, calendar, future):
-    """`look` of n pairs of VM row, first step looked at and origin: candidates [n, A], described float32[n, A, F], and, with
-    future, what `came`. pairs, calendar: tuples of three and two arrays [n]."""
-    vms, begins, origins = pairs
-    n = len(vms)
-    many = len(levels[0]) + len(levels[1]) + len(levels[2]) + len(levels[3]) + 1
-    candidates, described = np.empty((n, many)), np.empty((n, many, 56), np.float32)
-    short = np.full((n, many), math.nan)
-    for i in range(n):
-        use, capacity = values[vms[i]], capacities[vms[i]]
-        weekday, hour = calendar[0][i], calendar[1][i]
-        candidates[i], described[i] = look(use, begins[i], origins[i], sizes, (floor, capacity), levels, (weekday, hour))
-        if future:
-            short[i] = came(use, origins[i], min(origins[i] + sizes[2], len(use)), candidates[i], capacity)
-    return candidates, described, short
+    enough = n > 0 and 2 * n >= len(window)
+    for a in range(len(candidates)):
+        out[a] = max(counts[a] - beyond, 0) / n if enough else math.nan
