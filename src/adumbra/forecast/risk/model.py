@@ -56,6 +56,8 @@ class RiskModel:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> RiskModel:
         """The model that `to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        if not isinstance(plain["booster"], str):
+            raise TypeError("a booster is text")
         try:
             booster = lightgbm.Booster(model_str=plain["booster"])
         except lightgbm.basic.LightGBMError as error:
