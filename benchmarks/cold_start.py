@@ -2,12 +2,12 @@
 
     python benchmarks/cold_start.py USAGE.parquet [--from 2013-08-20] [--origins 10] [--folds 4]
 
-USAGE is a usage file (DESIGN.md section 8) of many machines. Machines are dealt into folds; for those of each fold a model learns
-from the others, up to --from. At times after that, by chance, all but the last hours of a machine's history are hidden, and it gets
-the least candidate of which no more than the dial is expected, for a day; simple rules see the same hours. Nothing corrects what
-is expected: that takes a history of sizes. Prints, for each age: allocated and short in % (see docs/rules.md), short as a ratio to
-the dial and to what was expected, how often the machine at the 95th percentile is short, and by what factor sizes typically differ
-from those that the whole history gives. Ten minutes.
+USAGE is a usage file (DESIGN.md section 8) of many machines. They are dealt into folds; for those of each fold a model learns
+from the others, up to --from. At times after that, by chance, all but the last hours of a machine's history are hidden, and it
+gets the least candidate of which no more than the dial is expected, for a day; simple rules see the same hours. Nothing corrects
+what is expected: that takes a history of sizes. Prints, for each age: allocated and short in % (see docs/rules.md), short as a
+ratio to the dial and to what was expected, how often the machine at the 95th percentile is short, and by what factor sizes differ
+from those that the whole history gives, in the median. Five minutes.
 """
 
 from __future__ import annotations
@@ -123,10 +123,13 @@ def tell(found: dict[tuple[str, str], np.ndarray]) -> None:
             vm, whole, amount, expected, short = found[age, who]
             of_vm = [short[vm == each].mean() for each in np.unique(vm)]
             dial = float(who.split()[0]) / 100 if who.endswith("%") else np.nan
-            apart = np.exp(np.median(np.abs(np.log(amount / found["all", who][2]))))
+            at_all = found["all", who][2]
+            used = (amount > 0) & (at_all > 0)
+            apart = np.exp(np.median(np.abs(np.log(amount[used] / at_all[used]))))
+            came_to = short.mean()
             print(
-                f"{who:>12} {age:>6} {100 * amount.sum() / whole.sum():8.1f} {100 * short.mean():8.3f} "
-                f"{short.mean() / dial:6.2f} {short.mean() / expected.mean():6.2f} {100 * np.percentile(of_vm, 95):7.2f} {apart:6.2f}"
+                f"{who:>12} {age:>6} {100 * amount.sum() / whole.sum():8.1f} {100 * came_to:8.3f} {came_to / dial:6.2f} "
+                f"{came_to / expected.mean():6.2f} {100 * np.percentile(of_vm, 95):7.2f} {apart:6.2f}"
             )
 
 

@@ -1,4 +1,4 @@
-"""What is learned from: windows that are over, of machines that were seen, some of them young; and as many as there is room for."""
+"""What is learned from: windows that are over, of machines that were seen, some of them young; as many as there is room for."""
 
 from __future__ import annotations
 
