@@ -146,7 +146,7 @@ def _fleet_ratio(fleet: tuple[float, float]) -> float:
 
 def _responses(candidates: Floats, short: Floats) -> Ints:
     """Which candidate each price of being short makes the cheapest, int64[n, prices]; of equals the smaller."""
-    unit = float(np.mean(candidates[:, -1])) or 1.0
+    unit = float(candidates[:, -1].sum()) / max(len(candidates), 1) or 1.0
     out = np.empty((len(candidates), len(PRICES)), np.int64)
     for i, price in enumerate(PRICES):
         out[:, i] = np.argmin(candidates + price * unit * short, axis=1)
@@ -163,7 +163,7 @@ def _common_price(mean: Floats, least: Ints, shortfall: float) -> Ints:
     """The first price at which the fleet keeps to the shortfall, no VM's being below its own least."""
     low, high = 0, len(PRICES) - 1
     rows = np.arange(len(mean))
-    while low < high:
+    while low < high and len(mean):
         middle = (low + high) // 2
         if mean[rows, np.maximum(least, middle)].mean() <= shortfall:
             high = middle
