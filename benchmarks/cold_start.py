@@ -4,10 +4,10 @@
 
 USAGE is a usage file (DESIGN.md section 8) of many machines. They are dealt into folds; for those of each fold a model learns
 from the others, up to --from. At times after that, by chance, all but the last hours of a machine's history are hidden, and it
-gets the least candidate of which no more than the dial is expected, for a day; simple rules see the same hours. Nothing corrects
-what is expected: that takes a history of sizes. Prints, for each age: allocated and short in % (see docs/rules.md), short as a
-ratio to the dial and to what was expected, how often the machine at the 95th percentile is short, and by what factor sizes differ
-from those that the whole history gives, in the median. Five minutes.
+gets the least candidate of which no more than the dial is expected, for a day; simple rules see the same hours. Nothing sets
+right what is expected: that takes a history of sizes. Prints, for each age: allocated and short in % (see docs/rules.md), short
+as a ratio to the dial and to what was expected, how often the machine at the 95th percentile is short, and by what factor sizes
+differ from those that the whole history gives, in the median. Five minutes.
 """
 
 from __future__ import annotations

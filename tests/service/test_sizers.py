@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,17 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.service.usage_samples import usages
 
+from adumbra.forecast.risk import examples, model, walk
 from adumbra.profile.rules import RULES
-from adumbra.schema.backtests import Allocations, MeasuredUse, Schedule
+from adumbra.schema.backtests import Allocations, MeasuredUse, Risk, Schedule
 from adumbra.schema.records import Floats
 from adumbra.service.observations import Progress
+from adumbra.service.risk_sizer import RiskSizer
 from adumbra.service.schedules import Periods, schedule_of
 from adumbra.service.sizers import OracleSizer, RuleSizer, Sizer
 
 USAGES = usages()
 SCHEDULE = schedule_of(USAGES.resources["cpu_cores"].panel, Periods())
-SIZERS: list[Sizer] = [RuleSizer(rule) for rule in RULES.values()]
+OURS = RiskSizer((0.005, 0.05), tuple(Risk), 86_400.0, seed=1)
+SIZERS: list[Sizer] = [*(RuleSizer(rule) for rule in RULES.values()), OURS]
 PLANTS = (0.0, 1e6, np.nan)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def learns_in_a_moment() -> Iterator[None]:
+    """Ours from fewer pairs and trees, and again every other day, so that later models are tried too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "PAIRS", 400)
+        patch.setattr(model, "_TREES", 10)
+        patch.setattr(walk, "REFIT_DAYS", 2)
+        yield
 
 
 def quiet(share: float | None, doing: str) -> None:
