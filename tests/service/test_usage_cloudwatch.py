@@ -76,19 +76,20 @@ def test_csv_of_one_metric_each(tmp_path: Path) -> None:
     assert any("networkin is taken as bytes in 300 s" in note for note in usages.notes)
 
 
+CPU, ONE = "a_CPUUtilization.csv", "timestamp,value\n2014-02-14 14:30:00,50\n"
 REFUSED: list[tuple[str, str, Told, str]] = [
-    ("a_CPUUtilization.csv", "timestamp,value\n2014-02-14 14:30:00,50\n", Told(), "it isn't known how many cores a has; say it: --machine"),
-    ("a_mem_used_percent.csv", "timestamp,value\n2014-02-14 14:30:00,50\n", Told(machines={"a": "4"}), "how much memory a has"),
-    ("elb_request_count.csv", "timestamp,value\n2014-02-14 14:30:00,50\n", ALL, "neither its name nor what is in it tells a metric"),
-    ("a_CPUUtilization.csv", "timestamp,value\n9999-01-01,50\n", ALL, "CPUUtilization.csv:2: the time '9999-01-01' is no time"),
-    ("a_CPUUtilization.csv", "timestamp,value\nyesterday,50\n", ALL, "CPUUtilization.csv:2: the time 'yesterday' is no time"),
-    ("a_CPUUtilization.csv", "timestamp,value\n2014-02-14 14:30:00,much\n", ALL, "CPUUtilization.csv:2: 'much' is no number"),
-    ("a_CPUUtilization.csv", "timestamp,value\n2014-02-14 14:30:00\n", ALL, ":2: 1 values under 2 columns"),
-    ("a_CPUUtilization.csv", "timestamp,value\n2014-02-14 14:30:00,-50\n", ALL, "which no machine has"),
+    (CPU, ONE, Told(), "it isn't known how many cores a has; say it: --machine"),
+    ("a_mem_used_percent.csv", ONE, Told(machines={"a": "4"}), "how much memory a has"),
+    ("elb_request_count.csv", ONE, ALL, "neither its name nor what is in it tells a metric"),
+    (CPU, "timestamp,value\n9999-01-01,50\n", ALL, "CPUUtilization.csv:2: the time '9999-01-01' is no time"),
+    (CPU, "timestamp,value\nyesterday,50\n", ALL, "CPUUtilization.csv:2: the time 'yesterday' is no time"),
+    (CPU, "timestamp,value\n2014-02-14 14:30:00,much\n", ALL, "CPUUtilization.csv:2: 'much' is no number"),
+    (CPU, "timestamp,value\n2014-02-14 14:30:00\n", ALL, ":2: 1 values under 2 columns"),
+    (CPU, "timestamp,value\n2014-02-14 14:30:00,-50\n", ALL, "which no machine has"),
     ("a_NetworkIn.csv", "timestamp,maximum\n2014-02-14 14:30:00,50\n", ALL, "of networkin there is neither sum nor average"),
     ("a.json", "{", ALL, "is no JSON"),
     ("a.json", "[1]", ALL, "is not what `aws cloudwatch"),
-    ("a.json", '{"MetricDataResults": [{"Id": "cpuutilization", "Timestamps": [1700000000], "Values": []}]}', ALL, "is not what"),
+    ("a.json", '{"MetricDataResults": [{"Id": "cpuutilization", "Timestamps": [170], "Values": []}]}', ALL, "is not what"),
     ("a.json", "[" * 100_000, ALL, "is no JSON"),
     ("a.json", '{"Label": "CPUUtilization", "Datapoints": []}', ALL, "has no rows"),
 ]  # fmt: skip

@@ -263,17 +263,13 @@ def _posterior(sample: Sample, belief: Belief, weights: Floats) -> Law:
     gram, moment, power = weighed.T @ counts, weighed.T @ used, float(weights @ used**2)
     paid = counts.mean(axis=0)
     floor = np.where(paid > 0, FLOOR * _typical(sample) / np.where(paid > 0, paid, 1.0), 0.0)
-    best: tuple[float, float, float, Floats, Floats] | None = None
-    for level in _LEVELS:
-        centre = np.where(belief.moves, belief.mean * level, belief.mean)
-        for looseness in _LOOSENESS * belief.each_sd:
-            sd = looseness * np.maximum(np.maximum(centre, floor), 1e-30)
-            probable = _evidence(gram, moment, power, centre, sd)
-            probable -= 0.5 * (np.log(level) / belief.level_sd) ** 2 + 0.5 * np.log(looseness / belief.each_sd) ** 2
-            if best is None or probable > best[0]:
-                best = (probable, float(level), float(looseness), centre, sd)
-    assert best is not None
-    _, level, looseness, centre, sd = best
+    levels, loose = (each.ravel() for each in np.meshgrid(_LEVELS, _LOOSENESS * belief.each_sd, indexing="ij"))
+    centres = np.where(belief.moves, belief.mean * levels[:, None], belief.mean)
+    sds = loose[:, None] * np.maximum(np.maximum(centres, floor), 1e-30)
+    probable = _evidence(gram, moment, power, centres, sds)
+    probable -= 0.5 * (np.log(levels) / belief.level_sd) ** 2 + 0.5 * np.log(loose / belief.each_sd) ** 2
+    best = int(probable.argmax())
+    level, looseness, centre, sd = float(levels[best]), float(loose[best]), centres[best], sds[best]
     # in units of sd, so that nanoseconds a byte and cores stand on one scale
     inner = _in_units(gram, sd)
     pull = moment * sd + centre / sd
@@ -308,22 +304,30 @@ def _square_of_tail(slope: float, curvature: float) -> float:
     return (1.0 + start**2 - start * hazard) / curvature
 
 
-def _evidence(gram: Floats, moment: Floats, power: float, centre: Floats, sd: Floats) -> float:
-    """Log probability of the rows under normal costs about `centre`, up to a constant (their sign is not heeded)."""
-    inner = _in_units(gram, sd)
-    pull = (moment - gram @ centre) * sd
-    quadratic = power - 2.0 * centre @ moment + centre @ gram @ centre - pull @ np.linalg.solve(inner, pull)
-    return float(-0.5 * quadratic - 0.5 * np.linalg.slogdet(inner)[1])
+def _evidence(gram: Floats, moment: Floats, power: float, centres: Floats, sds: Floats) -> Floats:
+    """Log probability of the rows under normal costs about each of some centres, float64[K, P], up to a constant: float64[K]
+    (the costs' sign is not heeded).
+    """
+    inner = _in_units(gram, sds)
+    pull = (moment - centres @ gram) * sds
+    solved = np.linalg.solve(inner, pull[:, :, None])[:, :, 0]
+    at_centre = power - 2.0 * centres @ moment + np.einsum("kp,pq,kq->k", centres, gram, centres)
+    return np.asarray(-0.5 * (at_centre - (pull * solved).sum(axis=1)) - 0.5 * np.linalg.slogdet(inner)[1])
 
 
 def _in_units(gram: Floats, sd: Floats) -> Floats:
-    """The gram of costs in units of sd, with the belief's own weight, and never so little that rounding makes it singular."""
-    scaled = gram * np.outer(sd, sd)
-    return np.asarray(scaled + np.eye(len(sd)) * max(1.0, 1e-11 * float(np.trace(scaled))))
+    """The gram of costs in units of sd, float64[..., P], with the belief's own weight, and never so little that rounding makes
+    it singular: float64[..., P, P].
+    """
+    scaled = gram * sd[..., :, None] * sd[..., None, :]
+    weight = np.maximum(1.0, 1e-11 * np.trace(scaled, axis1=-2, axis2=-1))
+    return np.asarray(scaled + np.eye(sd.shape[-1]) * weight[..., None, None])
 
 
-def row_variance(mean: Floats, works: Floats, noise: float, misfit: float, least: float) -> Floats:
-    """Of rows' use: `works` amounts of work each vary by themselves, and the whole by what the law misses."""
+def row_variance(mean: Floats, works: Floats, noise: float, misfit: float | Floats, least: float) -> Floats:
+    """Of rows' use: `works` amounts of work each vary by themselves, and the whole by what the law misses (a float, or
+    float64[K, 1] for K rows of variances).
+    """
     varied = np.where(works > 0, noise**2 / np.maximum(works, 1.0), 0.0)
     return np.asarray(mean**2 * (varied + misfit**2) + least**2)
 
@@ -335,14 +339,14 @@ def _scatter_of(residual: Floats, mean: Floats, works: Floats, least: float, bel
     every = len(residual) // _LOOKED_AT + 1
     residual, mean, works = residual[::every], mean[::every], works[::every]
     best = (-np.inf, 1.0, 0.1)
-    noises = _NOISES if (works > 0).any() else np.array([believed])
-    for noise in noises:
-        for misfit in _MISFITS:
-            variance = row_variance(mean, works, float(noise), float(misfit), least)
-            off = np.minimum(np.abs(residual) / np.sqrt(variance), _WILD)
-            cost = np.where(off < _HUBER, 0.5 * off**2, _HUBER * (off - 0.5 * _HUBER))
-            probable = float(-(cost + 0.5 * np.log(variance)).sum() * every)
-            probable -= 0.5 * (np.log(noise / believed) / _NOISE_SD) ** 2
-            if probable > best[0]:
-                best = (probable, float(noise), float(misfit))
+    size = np.abs(residual)
+    for noise in _NOISES if (works > 0).any() else np.array([believed]):
+        variance = row_variance(mean, works, float(noise), _MISFITS[:, None], least)  # float64[misfits, rows]
+        off = np.minimum(size / np.sqrt(variance), _WILD)
+        cost = np.where(off < _HUBER, 0.5 * off**2, _HUBER * (off - 0.5 * _HUBER))
+        probable = -(cost + 0.5 * np.log(variance)).sum(axis=1) * every
+        probable -= 0.5 * (np.log(noise / believed) / _NOISE_SD) ** 2
+        at = int(probable.argmax())
+        if probable[at] > best[0]:
+            best = (float(probable[at]), float(noise), float(_MISFITS[at]))
     return best[1], best[2]
