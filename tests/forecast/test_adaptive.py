@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -160,3 +161,28 @@ def test_coverage_is_told_of_each_vm_with_a_value():
     assert held_by_vm(("a", "b", "c"), actual, quantiles, LEVELS) == (
         Held("a", 0.8, 0.5, 2), Held("b", 0.8, 1.0, 1), Held("a", 0.95, 1.0, 2), Held("b", 0.95, 1.0, 1),
     )  # fmt: skip
+
+
+def test_what_one_vm_did_after_an_idle_hour_carries_no_other_beyond_what_any_machine_used():
+    """Errors count in units of a VM's own use: a sleeper's that wakes are thousands of them."""
+    sleeper, busy = Groups(("a",), ("idle",), np.array([0.01])), Groups(("b",), ("steady",), np.array([10.0]))
+    state = Adaptive.start(LEVELS).learn(np.full((1, 30), 4.0), np.full((1, 30, len(LEVELS)), 0.01), sleeper)
+    forecast = np.broadcast_to(10 + PLACE, (1, 3, len(LEVELS)))
+    moved = state.apply(forecast, busy)
+    assert (moved >= forecast - 1e-9).all()
+    assert (moved <= np.maximum(forecast, 8.0) + 1e-9).all()
+
+
+def test_a_role_too_rare_to_be_calibrated_alone_is_calibrated_with_its_kind():
+    rng = np.random.default_rng(8)
+    forecast = np.broadcast_to(100 + PLACE, (60, 4, len(LEVELS)))
+    names = ("steady web",) * 15 + ("steady db",) * 15 + ("bursty db",) * 30
+    fleet = Groups(tuple(f"vm{i}" for i in range(60)), names, np.full(60, 100.0))
+    offset = np.where(np.arange(60) < 30, 5.0, -5.0)[:, None]
+    state = Adaptive.start(LEVELS)
+    for _ in range(5):
+        state = state.learn(100 + offset + rng.normal(size=(60, 4)), forecast, fleet)
+    assert {"steady", "bursty", "bursty db", EVERYONE} == set(state.offsets)
+    moved = state.apply(forecast, replace(fleet, vms=tuple(f"new{i}" for i in range(60))))[:, 0, LEVELS.index(0.5)]
+    assert (moved[:30] > 104).all()
+    assert (moved[30:] < 96).all()

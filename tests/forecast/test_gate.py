@@ -107,6 +107,9 @@ def test_neither_sees_what_comes_after_an_origin(
             asked.append(recent.values.shape[1])
             return self.fitted.quantiles(recent, *how)
 
+        def informed(self, recent: Panel, horizon: object, levels: object, _covariates: object) -> object:
+            return self.quantiles(recent, horizon, levels)
+
     monkeypatch.setattr(registry, "forecaster", lambda *which: Watched(make(*which)))
     new, serving, whole = steady
     assert serving.training is not None

@@ -27,6 +27,7 @@ _MAX_BATCHES = 100
 _MAX_ROWS = 20_000
 _MIN_RECENT = 5
 _TIGHT = 0.1  # the least unit, as a share of mean use: a forecast of no width still errs
+REASON = 2.0
 _STEADY, _BURSTY = 2.0, 6.0
 
 
@@ -100,9 +101,12 @@ class Adaptive:
     share of T batches' values that lay above a level's moved quantile differs from 1 - level by no more than
     (b + eta) / (eta T) for a constant eta, b being the largest |error - group's offset| seen (proposition 1 there); where eta
     changes, by (2 b + max eta) / T times the total variation of 1 / eta (Angelopoulos, Barber, Bates, "Online conformal
-    prediction with decaying step sizes", ICML 2024, theorem 1). That holds before quantiles are kept above zero and in order.
+    prediction with decaying step sizes", ICML 2024, theorem 1). That holds before quantiles are kept above zero, in order and
+    within reason: no quantile is raised above REASON times the most that any VM had used by then. Of VMs that were watched
+    for an hour the few that then did a hundred times as much would else carry all others to sizes that no machine has.
 
-    offsets: group -> a Bound a level; own: VM -> theta float64[L]; eta: group -> float64[L].
+    offsets: group -> a Bound a level; own: VM -> theta float64[L]; eta: group -> float64[L]; most: the most that any VM used,
+    None where that isn't known.
     """
 
     levels: tuple[float, ...]
@@ -110,6 +114,7 @@ class Adaptive:
     own: Mapping[str, Floats] = field(default_factory=dict)
     eta: Mapping[str, Floats] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
+    most: float | None = None
 
     @classmethod
     def start(cls, levels: Sequence[float]) -> Adaptive:
@@ -120,19 +125,24 @@ class Adaptive:
         out = np.zeros((len(groups.vms), len(self.levels)))
         base = {name: np.array([offset.value for offset in each]) for name, each in self.offsets.items()}
         for row, (vm, group) in enumerate(zip(groups.vms, groups.names, strict=True)):
-            out[row] = base.get(group, base.get(EVERYONE, 0.0)) + self.own.get(vm, 0.0)
+            out[row] = next((base[each] for each in _wider(group) if each in base), 0.0) + self.own.get(vm, 0.0)
         return out
 
     def apply(self, quantiles: Floats, groups: Groups) -> Floats:
         """Calibrated quantiles [V, H, L] of quantiles at this calibration's levels."""
-        return rearranged(quantiles + self.shift(groups)[:, None, :] * unit_of(quantiles, self.levels, groups.scale)[..., None])
+        moved = quantiles + self.shift(groups)[:, None, :] * unit_of(quantiles, self.levels, groups.scale)[..., None]
+        if self.most is not None:
+            moved = np.minimum(moved, np.maximum(quantiles, REASON * self.most))
+        return rearranged(moved)
 
     def learn(self, actual: Floats, quantiles: Floats, groups: Groups) -> Adaptive:
         """The calibration after a batch: actual [V, H] is what came of the forecasts [V, H, L] (as they were before any
         calibration); gaps are left out, and a VM that has none but gaps learns nothing."""
         errors = (actual[..., None] - quantiles) / unit_of(quantiles, self.levels, groups.scale)[..., None]
         sound = np.isfinite(errors).all(axis=-1)
-        return self._with_pools(errors, sound, groups, self._tracked(errors, sound, groups))
+        largest = float(np.max(actual, initial=0.0, where=np.isfinite(actual)))
+        most = max(largest, self.most or 0.0) if sound.any() else self.most
+        return replace(self._with_pools(errors, sound, groups, self._tracked(errors, sound, groups)), most=most)
 
     def _tracked(self, errors: Floats, sound: Any, groups: Groups) -> dict[str, Floats]:
         """Theta of each VM after the batch."""
@@ -143,17 +153,17 @@ class Adaptive:
         count = sound.sum(axis=1)
         missed = above.sum(axis=1) / np.maximum(count, 1)[:, None]
         over = missed - (1.0 - np.asarray(self.levels))
-        everyone = self.eta[EVERYONE]
         for row in np.flatnonzero(count):
             vm = groups.vms[row]
-            own[vm] = own.get(vm, 0.0) + self.eta.get(groups.names[row], everyone) * over[row]
+            eta = next(self.eta[each] for each in _wider(groups.names[row]) if each in self.eta)
+            own[vm] = own.get(vm, 0.0) + eta * over[row]
         return own
 
     def _with_pools(self, errors: Floats, sound: Any, groups: Groups, own: dict[str, Floats]) -> Adaptive:
         pools, offsets, eta = dict(self.pools), dict(self.offsets), dict(self.eta)
-        names = np.array(groups.names)
-        for group in (EVERYONE, *sorted(set(groups.names))):
-            mine = sound & ((names == group) | (group == EVERYONE))[:, None]
+        of = [set(_wider(name)) for name in groups.names]
+        for group in (EVERYONE, *sorted(set().union(*of) - {EVERYONE})):
+            mine = sound & np.array([group in each for each in of], np.bool_)[:, None]
             if not mine.any():
                 continue
             pool = pools[group] = pools.get(group, Pool()).with_batch(errors[mine], int(mine.any(axis=1).sum()))
@@ -171,6 +181,7 @@ class Adaptive:
             "offsets": {name: [[each.value, each.promised] for each in found] for name, found in self.offsets.items()},
             "own": {vm: np.round(theta, 6).tolist() for vm, theta in self.own.items()},
             "eta": {name: np.round(step, 9).tolist() for name, step in self.eta.items()},
+            "most": self.most,
         }
 
     @classmethod
@@ -181,7 +192,13 @@ class Adaptive:
         eta = {str(name): np.asarray(step, np.float64) for name, step in plain["eta"].items()}
         if any(len(each) != len(levels) for table in (offsets, own, eta) for each in table.values()):
             raise ValueError("a calibration has an offset for each level")
-        return cls(levels, offsets, own, eta)
+        most = plain.get("most")  # not kept by earlier versions
+        return cls(levels, offsets, own, eta, most=None if most is None else float(most))
+
+
+def _wider(group: str) -> tuple[str, ...]:
+    """A group, and those that it is part of, each larger than the one before: of its kind whatever the role, and everyone."""
+    return group, group.partition(" ")[0], EVERYONE
 
 
 def unit_of(quantiles: Floats, levels: Sequence[float], scale: Floats) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from adumbra.forecast import conformal, scores
 from adumbra.forecast.adaptive import Adaptive, Held, groups_of, held_by_vm
 from adumbra.forecast.models import ensemble
-from adumbra.forecast.models.protocol import LEVELS, Fitted, Forecaster, Horizon
+from adumbra.forecast.models.protocol import LEVELS, NOTHING_KNOWN, Covariates, Fitted, Forecaster, Horizon, foresee_seen, learn
 from adumbra.forecast.registry import BASELINE, ENSEMBLE, QUANTILE_MODEL, TITLES
 from adumbra.forecast.scores import Cases, Scores
 from adumbra.forecast.series import Statistic, resource_named, scale_of, until
@@ -119,10 +119,13 @@ class Verdict:
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
-def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: Progress) -> Verdict:
+def backtest(
+    history: Panel, models: Sequence[Forecaster], seed: int, progress: Progress, covariates: Covariates = NOTHING_KNOWN
+) -> Verdict:
     """Scores the models on a panel of what is modelled (series.modelled), and picks one for sizing.
 
-    `models` begins with the baseline, which is also what is fallen back to. The same arguments give the same verdict.
+    `models` begins with the baseline, which is also what is fallen back to; covariates: what else is known of the panel's
+    VMs. The same arguments give the same verdict.
     """
     layout = lay_out(history.values.shape[1])
     if layout is None:
@@ -133,7 +136,7 @@ def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: 
     for i, model in enumerate(models):
         progress(i / len(models), f"{history.resource}: {TITLES.get(model.name, model.name)}")
         try:
-            runs[model.name] = run(history, model, layout, row, seed)
+            runs[model.name] = run(history, model, layout, row, seed, covariates=covariates)
         except TooLittleDataError as error:
             failed[model.name] = error.what
     progress(1.0, f"{history.resource}: scored")
@@ -150,7 +153,7 @@ def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: 
     chosen, refused = pick(found)
     why = _why(history.resource, chosen, found, failed, (len(layout.origins), len(row))) + refused
     calibration = _fit_offsets(_errors(runs[chosen], scale))
-    adaptive, covered, per_vm = _calibrate(history, runs[chosen], layout, row)
+    adaptive, covered, per_vm = _calibrate(history, runs[chosen], layout, row, covariates.of(row).roles)
     window = _window_errors(runs[chosen], resource_named(history.resource).statistic)
     return Verdict(
         chosen, why, found, len(layout.origins), layout.horizon.steps, len(row), calibration, window, covered, adaptive, per_vm,
@@ -158,7 +161,9 @@ def backtest(history: Panel, models: Sequence[Forecaster], seed: int, progress: 
     )  # fmt: skip
 
 
-def run(history: Panel, model: Forecaster, layout: Layout, row: Ints, seed: int) -> Run:
+def run(
+    history: Panel, model: Forecaster, layout: Layout, row: Ints, seed: int, *, covariates: Covariates = NOTHING_KNOWN
+) -> Run:
     """One model's forecasts of the VMs `row` from every origin. Raises TooLittleDataError where it can't learn."""
     need = Need(resource_named(history.resource).statistic, SHARES[0])
     fitted: Fitted | None = None
@@ -166,10 +171,11 @@ def run(history: Panel, model: Forecaster, layout: Layout, row: Ints, seed: int)
     actual, quantiles, errors, busy = [], [], [], []
     for origin, at in zip(layout.origins, layout.fitted_at, strict=True):
         if fitted is None or at != learned:
-            fitted, learned = model.fit(until(history, at), rng_for(seed, history.resource, model.name, at)), at
+            rng = rng_for(seed, history.resource, model.name, at)
+            fitted, learned = learn(model, until(history, at), rng, covariates.until(at)), at
         known = until(history, origin)
         recent = replace(known, vms=tuple(history.vms[i] for i in row), values=known.values[row])
-        forecast = fitted.quantiles(recent, layout.horizon, LEVELS).values
+        forecast = foresee_seen(fitted, recent, layout.horizon, covariates.until(origin).of(row)).values
         came = history.values[row, origin : origin + layout.horizon.steps]
         actual.append(came[:, layout.horizon.ahead - 1])
         quantiles.append(forecast)
@@ -250,14 +256,16 @@ def _errors(done: Run, scale: Floats) -> Floats:
     return np.asarray((done.actual[..., None] - done.quantiles) / scale[None, :, None, None])
 
 
-def _calibrate(history: Panel, done: Run, layout: Layout, row: Ints) -> tuple[Adaptive, dict[str, float], tuple[Held, ...]]:
+def _calibrate(
+    history: Panel, done: Run, layout: Layout, row: Ints, roles: Sequence[str]
+) -> tuple[Adaptive, dict[str, float], tuple[Held, ...]]:
     """The calibration after all origins; and how often the one from earlier origins held at the later ones, in all and of
     each VM. Horizons follow each other, so all of one has come where the next begins."""
     state = Adaptive.start(LEVELS)
     moved = np.full_like(done.quantiles, np.nan)
     for i, origin in enumerate(layout.origins):
         known = until(history, origin)
-        groups = groups_of(replace(known, vms=tuple(history.vms[v] for v in row), values=known.values[row]))
+        groups = groups_of(replace(known, vms=tuple(history.vms[v] for v in row), values=known.values[row]), roles)
         if i:
             moved[i] = state.apply(done.quantiles[i], groups)
         state = state.learn(done.actual[i], done.quantiles[i], groups)

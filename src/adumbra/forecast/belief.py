@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from adumbra.forecast import horizon as horizons
 from adumbra.forecast.backtest import MIN_STEPS
-from adumbra.forecast.models.protocol import LEVELS, Horizon
+from adumbra.forecast.models.protocol import LEVELS, NOTHING_KNOWN, Covariates, Horizon, foresee_seen
 from adumbra.forecast.series import SECONDS_PER_DAY, Statistic, high_water, modelled, resource_named, seen_steps
 from adumbra.forecast.training import Learned
 from adumbra.forecast.window import Need, foreseen, measured
@@ -40,7 +40,8 @@ class Known:
     measured; calibrated: resource -> whether it was fitted to a VM's measured use, bool[V]; declared_types: VM -> the
     instance type that its user declared; capacity: resource -> size of the machine that was emulated or declared (inf: not
     known), in the resource's unit: no widening by analogy with other machines goes beyond it, as those machines' use had
-    theirs for a bound too; widening: another horizon table than the package's.
+    theirs for a bound too; widening: another horizon table than the package's; covariates: resource -> what the models
+    are told beside the history, as they were when they learned.
     """
 
     model_spread: Mapping[str, Floats] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Known:
     declared_types: Mapping[str, str | None] = field(default_factory=dict)
     capacity: Mapping[str, Floats] = field(default_factory=dict)
     widening: horizons.Widening | None = None
+    covariates: Mapping[str, Covariates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def believe(learned: Learned, panel: Panel, policy: SizingPolicy, known: Known) 
     need = Need(traits.statistic, policy.shortfall)
     learned_s = seen_steps(panel) * panel.step_s
     used = measured(history.values, need)
-    said = np.log(np.maximum(_foreseen(learned, history, need, policy), traits.floor))
+    said = np.log(np.maximum(_foreseen(learned, history, need, policy, known), traits.floor))
     bounds = [learned.verdict.window.bound(policy.shortfall, level) for _, level, _ in POINTS]
     own = said[:, None] + np.maximum.accumulate([bound.value for bound in bounds])
     table = known.widening or horizons.load()
@@ -128,10 +130,11 @@ def believe(learned: Learned, panel: Panel, policy: SizingPolicy, known: Known) 
     )
 
 
-def _foreseen(learned: Learned, history: Panel, need: Need, policy: SizingPolicy) -> Floats:
+def _foreseen(learned: Learned, history: Panel, need: Need, policy: SizingPolicy, known: Known) -> Floats:
     """What the forecast says the horizon needs, [V]."""
     steps = max(1, round(policy.horizon_s / history.step_s))
-    forecast = learned.fitted.quantiles(history, Horizon.thinned(steps, _FORECAST_POINTS), LEVELS)
+    covariates = known.covariates.get(learned.resource, NOTHING_KNOWN)
+    forecast = foresee_seen(learned.fitted, history, Horizon.thinned(steps, _FORECAST_POINTS), covariates)
     return foreseen(forecast.values, LEVELS, need, learned.verdict.horizon_steps or history.values.shape[1])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from adumbra.forecast.adaptive import groups_of
 from adumbra.forecast.belief import Belief, Known, believe, drift
 from adumbra.forecast.confidence import confidence, gather, reasons
-from adumbra.forecast.models.protocol import LEVELS, Horizon
+from adumbra.forecast.models.protocol import LEVELS, NOTHING_KNOWN, Covariates, Horizon, foresee_seen
 from adumbra.forecast.series import SECONDS_PER_DAY, Statistic, high_water, modelled, resource_named, scale_of, seen_steps
 from adumbra.forecast.training import Learned, Training, train
 from adumbra.forecast.window import at_levels, mean_of
@@ -38,12 +38,14 @@ def forecast(
     horizon_s: float,
     points: int = 48,
     levels: Sequence[float] = SHOWN_LEVELS,
+    *,
+    covariates: Mapping[str, Covariates] | None = None,
 ) -> dict[str, Quantiles]:
     """Calibrated quantiles of use from the end of the panels on, resource -> Quantiles at `levels`.
 
     The horizon is thinned to about `points` evenly spread steps, each of which is forecast as such, not as a mean of those
-    between. panels: what is known now, by resource, as `train` takes them. Storage is its level: the high-water mark and
-    the growth since, whose errors at different steps are taken as independent. NaN for a VM without a value. Up to the
+    between. panels, covariates: what is known now, by resource, as `train` takes them. Storage is its level: the high-water
+    mark and the growth since, whose errors at different steps are taken as independent. NaN for a VM without a value. Up to the
     span that the back-test looked ahead the calibration is measured; beyond it each quantile is moved as measured
     machines' use was (belief.drift), so that a forecast of a day from 15 minutes is as unsure as it should be. Raises
     InputError for a horizon of no or too many steps, or levels that aren't increasing between 0 and 1.
@@ -61,10 +63,11 @@ def forecast(
         _same_step(learned, panel)
         history = modelled(panel)
         horizon = Horizon.thinned(max(1, round(horizon_s / panel.step_s)), points)
-        raw = learned.fitted.quantiles(history, horizon, LEVELS)
+        known = (covariates or {}).get(learned.resource, NOTHING_KNOWN)
+        raw = foresee_seen(learned.fitted, history, horizon, known)
         values = raw.values
         if learned.verdict.adaptive is not None:
-            values = learned.verdict.adaptive.apply(values, groups_of(history))
+            values = learned.verdict.adaptive.apply(values, groups_of(history, known.roles))
         elif learned.verdict.origins:
             scale = scale_of(history, resource_named(learned.resource).floor)
             values = learned.verdict.calibration.apply(values, scale)

@@ -14,7 +14,7 @@ import numpy as np
 from adumbra.fanout import IN_PROCESS, Fanout, Progress
 from adumbra.forecast import registry, scores
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, rng_for
-from adumbra.forecast.models.protocol import LEVELS, Fitted, Horizon
+from adumbra.forecast.models.protocol import LEVELS, NOTHING_KNOWN, Covariates, Fitted, Horizon, foresee_seen, learn
 from adumbra.forecast.scores import Cases
 from adumbra.forecast.series import modelled, resource_named, scale_of, until
 from adumbra.forecast.training import Learned, Training
@@ -81,11 +81,18 @@ class _Stretch:
     horizon: Horizon
 
 
-def judge(new: Training, panels: Mapping[str, Panel], serving: Serving | None, fanout: Fanout = IN_PROCESS) -> Judgement:
+def judge(
+    new: Training,
+    panels: Mapping[str, Panel],
+    serving: Serving | None,
+    fanout: Fanout = IN_PROCESS,
+    covariates: Mapping[str, Covariates] | None = None,
+) -> Judgement:
     """Compares the new training with the one that serves, on what came after the end of what that one learned from.
 
     The models of `new` have learned from that time too: in their place stand the same models, by the same seed, fitted on
-    what was known at the origins. panels: what `new` was learned from. Where nothing can be compared, the new one serves.
+    what was known at the origins. panels, covariates: what `new` was learned from. Where nothing can be compared, the new
+    one serves.
     """
     if serving is None:
         return Judgement(True, "it is the first")
@@ -93,11 +100,15 @@ def judge(new: Training, panels: Mapping[str, Panel], serving: Serving | None, f
         return _unjudged(serving, "that one can't be read any more")
     if serving.end_ns is None:
         return _unjudged(serving, "until when that one learned was not kept")
+    beside = covariates or {}
     old = {learned.resource: learned for learned in serving.training.resources}
     tasks = {
-        learned.resource: _Pair(learned, old.get(learned.resource), modelled(panels[learned.resource]))
+        learned.resource: _Pair(
+            learned, old.get(learned.resource), modelled(panels[learned.resource]),
+            beside.get(learned.resource, NOTHING_KNOWN),
+        )
         for learned in new.resources
-    }
+    }  # fmt: skip
     results = fanout.map(_compare, (new.seed, serving.end_ns), tasks, lambda *_: None).values()
     found = [each for each in results if isinstance(each, Compared)]
     if not found:
@@ -127,26 +138,27 @@ def _why(ratio: float, found: Sequence[Compared], serving: Serving) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """What each version learned of a resource, and what is modelled of it now."""
+    """What each version learned of a resource, what is modelled of it now, and what else is known of its VMs."""
 
     new: Learned
     old: Learned | None
     history: Panel
+    covariates: Covariates
 
 
 def _compare(shared: tuple[int, int], pair: _Pair, progress: Progress) -> Compared | str:
     """Both on one resource, or in words why they can't be compared. shared: the seed, and when the old one stopped learning."""
     (seed, end_ns), learned = shared, pair.new
     progress(0.0, learned.resource)
-    if pair.old is None:
+    if (old := pair.old) is None:
         return f"that one knows nothing of {learned.resource}"
-    if abs(pair.old.step_s - learned.step_s) > 1e-6 * learned.step_s:
-        return f"they work in steps of {format_duration(pair.old.step_s)} and of {format_duration(learned.step_s)}"
+    if abs(old.step_s - learned.step_s) > 1e-6 * learned.step_s:
+        return f"they work in steps of {format_duration(old.step_s)} and of {format_duration(learned.step_s)}"
     stretch = _stretch(pair.history, end_ns)
     if stretch is None:
         return "too little was measured since that one learned"
     try:
-        return _scored(learned, pair.old, seed, pair.history, stretch)
+        return _scored(pair, old, seed, stretch)
     except TooLittleDataError as error:
         return error.what
 
@@ -163,25 +175,26 @@ def _stretch(history: Panel, end_ns: int) -> _Stretch | None:
     return _Stretch(tuple(steps - reach * (count - i) for i in range(count)), Horizon.thinned(reach, _MAX_STEPS))
 
 
-def _scored(learned: Learned, old: Learned, seed: int, history: Panel, stretch: _Stretch) -> Compared | str:
+def _scored(pair: _Pair, old: Learned, seed: int, stretch: _Stretch) -> Compared | str:
+    learned, history = pair.new, pair.history
     rows = _rows(history, seed)
     scale = scale_of(until(history, stretch.origins[0]), resource_named(history.resource).floor)[rows]
     actual, new_said, old_said = [], [], []
     for origin in stretch.origins:
         if origin in {stretch.origins[0], stretch.origins[-1]}:  # between, it is only handed what has come since
-            stand_in = _stand_in(learned, seed, until(history, origin))
+            stand_in = _stand_in(learned, seed, until(history, origin), pair.covariates.until(origin))
         actual.append(history.values[rows, origin:][:, stretch.horizon.ahead - 1])
-        new_said.append(_forecasts(stand_in, history, origin, stretch.horizon, rows))
-        old_said.append(_forecasts(old.fitted, history, origin, stretch.horizon, rows))
+        new_said.append(_forecasts(stand_in, pair, origin, stretch.horizon, rows))
+        old_said.append(_forecasts(old.fitted, pair, origin, stretch.horizon, rows))
     said = [np.stack(each) for each in (actual, new_said, old_said)]
     return _compared(learned, old, stretch, said, scale)
 
 
-def _stand_in(learned: Learned, seed: int, known: Panel) -> Fitted:
+def _stand_in(learned: Learned, seed: int, known: Panel, covariates: Covariates) -> Fitted:
     """The new version's model, as it would have been with what was known."""
     steps = known.values.shape[1]
     model = registry.forecaster(learned.chosen, max(1, learned.steps // REACH_SHARE))
-    return model.fit(known, rng_for(seed, known.resource, learned.chosen, steps))
+    return learn(model, known, rng_for(seed, known.resource, learned.chosen, steps), covariates)
 
 
 def _compared(learned: Learned, old: Learned, stretch: _Stretch, said: Sequence[Floats], scale: Floats) -> Compared | str:
@@ -209,8 +222,8 @@ def _rows(history: Panel, seed: int) -> Ints:
     return np.sort(rng_for(seed, history.resource, "gate").choice(there, size=_MAX_VMS, replace=False))
 
 
-def _forecasts(fitted: Fitted, history: Panel, origin: int, horizon: Horizon, rows: Ints) -> Floats:
+def _forecasts(fitted: Fitted, pair: _Pair, origin: int, horizon: Horizon, rows: Ints) -> Floats:
     """What a model says at an origin, knowing nothing after it: [V, H, L]."""
-    known = until(history, origin)
-    recent = replace(known, vms=tuple(history.vms[row] for row in rows), values=known.values[rows])
-    return fitted.quantiles(recent, horizon, LEVELS).values
+    known = until(pair.history, origin)
+    recent = replace(known, vms=tuple(known.vms[row] for row in rows), values=known.values[rows])
+    return foresee_seen(fitted, recent, horizon, pair.covariates.until(origin).of(rows)).values

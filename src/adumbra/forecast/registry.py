@@ -22,7 +22,7 @@ LONG: tuple[str, ...] = ("gru",)
 """Models that take minutes: tried only where `why_not` says nothing against it."""
 TITLES: Mapping[str, str] = {
     BASELINE: "seasonal naive", QUANTILE_MODEL: "LightGBM", ENSEMBLE: "the ensemble", "autoets": "AutoETS", "theta": "Theta",
-    "fleet": "the fleet's use", "gru": "recurrent network",
+    "fleet": "the fleet's use", "gru": "the recurrent network",
 }  # fmt: skip
 
 _LONG_S, _LONG_VMS, _LONG_VALUES = 7 * 86_400.0, 20, 50_000
@@ -38,11 +38,11 @@ def why_not(name: str, history: Panel) -> str:
     title = TITLES[name]
     if span_s < _LONG_S or vms < _LONG_VMS or values < _LONG_VALUES:
         return (
-            f"the {title} wasn't tried: it takes {format_duration(_LONG_S)} of {_LONG_VMS} VMs, {_LONG_VALUES} values in "
+            f"{title} wasn't tried: it takes {format_duration(_LONG_S)} of {_LONG_VMS} VMs, {_LONG_VALUES} values in "
             f"all, to be worth its minutes"
         )
     absent = missing()
-    return f"the {title} wasn't tried: {absent} isn't installed (pip install 'adumbra[rnn]')" if absent else ""
+    return f"{title} wasn't tried: {absent} isn't installed (pip install 'adumbra[rnn]')" if absent else ""
 
 
 def forecaster(name: str, most_ahead: int, members: Mapping[str, float] | None = None) -> Forecaster:

@@ -14,7 +14,7 @@ from adumbra.forecast import registry
 from adumbra.forecast.adaptive import Adaptive, Held
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, Progress, Verdict, WindowErrors, backtest, rng_for
 from adumbra.forecast.conformal import Calibration
-from adumbra.forecast.models.protocol import Fitted
+from adumbra.forecast.models.protocol import NOTHING_KNOWN, Covariates, Fitted, learn
 from adumbra.forecast.risk.learned import LearnedRisk
 from adumbra.forecast.scores import Scores
 from adumbra.forecast.series import modelled, resource_named, seen_steps
@@ -135,15 +135,31 @@ class Training:
         return cls.from_dict(plain)
 
 
-def train(panels: Mapping[str, Panel], seed: int, progress: Progress, fanout: Fanout = IN_PROCESS) -> Training:
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One resource's history, as it was measured, and what else is known of its VMs."""
+
+    history: Panel
+    covariates: Covariates
+
+
+def train(
+    panels: Mapping[str, Panel],
+    seed: int,
+    progress: Progress,
+    fanout: Fanout = IN_PROCESS,
+    covariates: Mapping[str, Covariates] | None = None,
+) -> Training:
     """Learns from panels of use (series.panel), one a resource, of the same VMs. Each is a task, worked on where `fanout` says.
 
+    covariates: by resource, what else is known of the panels' VMs; what forecasts are then made from has to tell it too.
     progress is told the share done, 0 to 1, and what is being done. The same panels and seed give the same training.
     A resource without MIN_STEPS measured steps of any VM is skipped, and said so; raises TooLittleDataError where that
     leaves none, and InputError where the panels don't fit together.
     """
     names = _checked(panels)
-    enough: dict[str, Panel] = {}
+    beside = covariates or {}
+    enough: dict[str, _Task] = {}
     skipped: dict[str, str] = {}
     for name in names:
         history = panels[name]
@@ -151,7 +167,7 @@ def train(panels: Mapping[str, Panel], seed: int, progress: Progress, fanout: Fa
         if most < MIN_STEPS:
             skipped[name] = f"{most} of {history.values.shape[1]} steps of {format_duration(history.step_s)} hold a value"
             continue
-        enough[name] = history
+        enough[name] = _Task(history, _of_as_many(beside.get(name, NOTHING_KNOWN), history))
     if not enough:
         told = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         step_s = next(iter(panels.values())).step_s
@@ -175,18 +191,28 @@ def _checked(panels: Mapping[str, Panel]) -> list[str]:
     return [name for name in RESOURCES if name in panels]
 
 
-def _learn(seed: int, history: Panel, progress: Progress) -> Learned:
+def _of_as_many(covariates: Covariates, history: Panel) -> Covariates:
+    """The covariates. Raises InputError where they are of another number of VMs than the panel."""
+    vms = len(history.vms)
+    told = (covariates.declared, covariates.roles or None, *covariates.traffic.values())
+    if any(each is not None and len(each) != vms for each in told):
+        raise InputError(f"what is told beside {history.resource} isn't of its {vms} VMs", "tell it of each, in their order")
+    return covariates
+
+
+def _learn(seed: int, task: _Task, progress: Progress) -> Learned:
+    history, covariates = task.history, task.covariates
     known = modelled(history)
     reach = max(1, known.values.shape[1] // REACH_SHARE)
     against = {name: registry.why_not(name, known) for name in registry.LONG}
     names = [*registry.NAMES, *(name for name, why in against.items() if not why)]
     models = [registry.forecaster(name, reach) for name in names]
-    verdict = backtest(known, models, seed, lambda done, what: progress(0.75 * done, what))
+    verdict = backtest(known, models, seed, lambda done, what: progress(0.75 * done, what), covariates)
     verdict = replace(verdict, why="; ".join([verdict.why, *(why for why in against.values() if why)]))
     progress(0.75, f"{history.resource}: fitting {registry.TITLES.get(verdict.chosen, verdict.chosen)}")
     model = registry.forecaster(verdict.chosen, reach, verdict.weights)
     steps = known.values.shape[1]
-    fitted = model.fit(known, rng_for(seed, history.resource, verdict.chosen, steps))
+    fitted = learn(model, known, rng_for(seed, history.resource, verdict.chosen, steps), covariates)
     learned_s = float(seen_steps(history).max() * history.step_s)
     return Learned(history.resource, history.vms, history.step_s, steps, learned_s, verdict, fitted)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.forecast.demand import forecast as foresee
 from adumbra.forecast.gate import Judgement, Serving, judge
+from adumbra.forecast.models.protocol import Covariates
 from adumbra.forecast.risk.learned import LearnedRisk, learn
 from adumbra.forecast.series import COLUMNS, choose_step_s, panel
 from adumbra.forecast.training import Training
@@ -18,14 +19,17 @@ from adumbra.schema.backtests import MeasuredUse
 from adumbra.schema.errors import ConflictError, InputError, StoreError, TooLittleDataError
 from adumbra.schema.records import NANOSECONDS, Panel, Quantiles, SeriesQuery
 from adumbra.schema.sizing import RESOURCES
+from adumbra.schema.spec import Vm
 from adumbra.schema.state import NewTraining
 from adumbra.service import models, networks
+from adumbra.service.networks import Network
 from adumbra.service.observations import Progress, emulated_vms
-from adumbra.service.workspace import Workspace
+from adumbra.service.workspace import Workspace, machine_of
 
 TRAINING_SEED = 1
 MAX_HORIZON_S = 90 * 86_400.0
 FORECAST_POINTS = 240
+_BOUNDED = ("cpu_cores", "memory_gb", "bandwidth_mbps")
 _ATTEMPTS = 3
 
 
@@ -65,6 +69,21 @@ def panels(workspace: Workspace, name: str, step_s: float | None = None) -> dict
     return {resource: panel(series, resource) for resource in RESOURCES}
 
 
+def beside(network: Network, vms: Sequence[str]) -> dict[str, Covariates]:
+    """What models are told of VMs beside their use, by resource: declared size (of what bounds use: how far a disk will fill
+    its size says little of) and role. A size that the spec doesn't tell is none."""
+    declared = {vm.name: vm for vm in network.vms}
+    roles = tuple(declared[name].role or "" for name in vms)
+    sizes = {resource: np.array([_declared(declared[name], resource) for name in vms]) for resource in _BOUNDED}
+    return {resource: Covariates(sizes.get(resource), roles) for resource in RESOURCES}
+
+
+def _declared(vm: Vm, resource: str) -> float:
+    """The size that the spec tells, NaN where it tells none."""
+    told = vm.resources is not None and getattr(vm.resources, resource) is not None
+    return float(getattr(machine_of(vm), resource)) if told or vm.type else np.nan
+
+
 @dataclass(frozen=True, slots=True)
 class How:
     """How to train. seed: what all that is drawn by chance follows from; fanout: where each resource is worked on."""
@@ -85,12 +104,13 @@ def train(
     if not 0 <= how.seed < 2**32:
         raise InputError(f"{how.seed} is no seed", f"give a whole number from 0 to {2**32 - 1}")
     use = panels(workspace, name)
-    training = fit(use, how.seed, Part(progress, 0.0, 0.6), how.fanout)
+    known = beside(networks.get(workspace, name), next(iter(use.values())).vms)
+    training = fit(use, how.seed, Part(progress, 0.0, 0.6), how.fanout, known)
     training = replace(training, risks=_risks(workspace, name, use, how, Part(progress, 0.6, 0.3)))
     summary, artifact, origin = training.summary(), training.to_bytes(), models.origin_of(use, how.seed)
     for attempt in range(_ATTEMPTS):
         progress(0.9, "comparing it with the version that serves")
-        judged = judge(training, use, _serving(workspace, name), how.fanout)
+        judged = judge(training, use, _serving(workspace, name), how.fanout, known)
         new = NewTraining(summary, artifact, origin, judged.to_dict(), judged.serves, judged.against)
         try:
             saved = workspace.state.save_training(name, new, now())
@@ -107,7 +127,8 @@ def _risks(workspace: Workspace, name: str, use: Mapping[str, Panel], how: How, 
     """The risks of sizes of each resource whose history is long enough: a task each, worked on where `fanout` says."""
     emulated = {vm.name: vm for vm in emulated_vms(networks.get(workspace, name))}
     tasks = {}
-    for resource, known in use.items():
+    for resource in _BOUNDED:  # storage is sized by its growth
+        known = use[resource]
         has = np.array([float(getattr(emulated[vm].machine, resource)) for vm in known.vms])
         tasks[f"{resource}: risks"] = MeasuredUse(known, np.where(has > 0, has, np.nan))
     found = how.fanout.map(_learn_risk, how.seed, tasks, progress)
@@ -147,4 +168,6 @@ def forecast(workspace: Workspace, name: str, horizon_s: float) -> Mapping[str, 
     training = trained(workspace, name).training
     if not 1 <= horizon_s <= MAX_HORIZON_S:
         raise InputError(f"a horizon of {horizon_s:g} s is out of range", "give one from 1s to 90d")
-    return foresee(training, panels(workspace, name, training.step_s), horizon_s, FORECAST_POINTS)
+    use = panels(workspace, name, training.step_s)
+    known = beside(networks.get(workspace, name), next(iter(use.values())).vms)
+    return foresee(training, use, horizon_s, FORECAST_POINTS, covariates=known)

@@ -99,7 +99,10 @@ def _known(network: Network, seen: Sequence[str]) -> demand.Known:
         resource: np.array([vm.calibration is not None and resource in vm.calibration.fits for vm in vms])
         for resource in RESOURCES
     }
-    return demand.Known(spread(vms), calibrated, declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity)
+    return demand.Known(
+        spread(vms), calibrated, declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity,
+        covariates=learning.beside(network, seen),
+    )  # fmt: skip
 
 
 def _policy(network: Network, asked: Asked) -> SizingPolicy:

@@ -65,8 +65,8 @@ def with_risks(
     """The needs, with those of the resources that risks were learned of, over the policy's horizon, by risk.
 
     known: what each VM has, and how far its emulation may be off, in the order of the panels' VMs. What throttles may be short
-    by the dial; memory, which kills, is never less than was held within the last window. Use that was emulated, not measured, is
-    taken at the 90 % point of what the emulation may be wrong by, as a lognormal factor.
+    by the dial; memory, which kills, is never less than was held within the last window. Use that was emulated, not measured,
+    is taken at the 90 % point of what the emulation may be wrong by, as a lognormal factor.
     """
     sized = list(needs)
     for resource, panel in use.items():

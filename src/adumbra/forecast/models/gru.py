@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from adumbra.forecast.models.gru_batches import Budget, Examples
 from adumbra.forecast.models.gru_features import GRU_LEVELS, WINDOWS, Grid, Singles, layer_sizes, past_of
-from adumbra.forecast.models.protocol import Horizon, forecast_of
+from adumbra.forecast.models.protocol import NOTHING_KNOWN, Covariates, Horizon, forecast_of
 from adumbra.forecast.models.seasonal_naive import row_quantiles
 from adumbra.forecast.series import resource_named
 from adumbra.forecast.window import at_levels, share_above
@@ -70,6 +70,10 @@ class Gru:
 
     def fit(self, history: Panel, rng: Generator) -> FittedGru:
         """Learns from random stretches of all VMs. Raises TooLittleDataError below two days, InputError without [rnn]."""
+        return self.learn(history, rng)
+
+    def learn(self, history: Panel, rng: Generator, covariates: Covariates = NOTHING_KNOWN) -> FittedGru:
+        """`fit`, knowing declared sizes; of roles and traffic it makes no use."""
         _enough(history)
         require()
         from adumbra.forecast.models import gru_training
@@ -77,12 +81,13 @@ class Gru:
         seed = int(rng.integers(2**31))
         grid = Grid.of(history, self.most_ahead, resource_named(history.resource).floor)
         some = _some(history, grid, np.random.default_rng([seed, 3]))
-        past = past_of(some, grid, _log_declared(some.vms, self.declared))
+        declared = _with(self.declared, history.vms, covariates)
+        past = past_of(some, grid, _log_declared(some.vms, declared))
         logs = np.log(past.scale[:, -1][np.isfinite(past.scale[:, -1])].astype(np.float64))
         grid = replace(grid, log_scale=(float(logs.mean()), float(max(logs.std(), 0.1))))
         examples = Examples.of(replace(past, grid=grid), self.budget.size_power)
         flat = gru_training.trained(gru_training.Task(examples, self.budget, seed), self.checkpoint, self.told)
-        return FittedGru(grid, len(history.vms), dict(self.declared), self.budget.hidden, self.budget.width, flat)
+        return FittedGru(grid, len(history.vms), declared, self.budget.hidden, self.budget.width, flat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,12 @@ class FittedGru:
 
     def quantiles(self, recent: Panel, horizon: Horizon, levels: Sequence[float]) -> Quantiles:
         return forecast_of(recent, horizon, levels, at_levels(self._native(recent, horizon), GRU_LEVELS, levels))
+
+    def informed(
+        self, recent: Panel, horizon: Horizon, levels: Sequence[float], covariates: Covariates = NOTHING_KNOWN
+    ) -> Quantiles:
+        told = replace(self, declared=_with(self.declared, recent.vms, covariates))
+        return told.quantiles(recent, horizon, levels)
 
     def shortfall(self, recent: Panel, horizon: Horizon, allocations: Floats) -> Floats:
         return share_above(self._native(recent, horizon), GRU_LEVELS, allocations)
@@ -171,6 +182,14 @@ def _some(history: Panel, grid: Grid, rng: Generator) -> Panel:
     if len(seen) > most:
         seen = np.sort(rng.choice(seen, size=most, replace=False))
     return replace(history, vms=tuple(history.vms[i] for i in seen), values=history.values[seen])
+
+
+def _with(declared: Mapping[str, float], vms: Sequence[str], covariates: Covariates) -> dict[str, float]:
+    """Declared sizes by VM, with those that the covariates tell."""
+    if covariates.declared is None:
+        return dict(declared)
+    told = zip(vms, covariates.declared.tolist(), strict=True)
+    return {**declared, **{vm: size for vm, size in told if size > 0}}
 
 
 def _log_declared(vms: Sequence[str], declared: Mapping[str, float]) -> Singles:

@@ -118,12 +118,13 @@ class Forecaster(Protocol):
 
 @runtime_checkable
 class Informed(Protocol):
-    """What a fitted model has that can use covariates, and so forecast a VM of which nothing was measured."""
+    """What a fitted model has that can use covariates, and so, perhaps, forecast a VM of which nothing was measured."""
 
     def informed(
         self, recent: Panel, horizon: Horizon, levels: Sequence[float], covariates: Covariates = NOTHING_KNOWN
     ) -> Quantiles:
-        """`quantiles`, knowing covariates on the grid of `recent`. No NaN: where no use was measured the fleet stands in."""
+        """`quantiles`, knowing covariates on the grid of `recent`. Where no use was measured the fleet stands in, if the model
+        can do so; else NaN."""
 
 
 @runtime_checkable
@@ -146,6 +147,17 @@ def foresee(
     if isinstance(fitted, Informed):
         return fitted.informed(recent, horizon, levels, covariates)
     return fitted.quantiles(recent, horizon, levels)
+
+
+def foresee_seen(
+    fitted: Fitted, recent: Panel, horizon: Horizon, covariates: Covariates, levels: Sequence[float] = LEVELS
+) -> Quantiles:
+    """`foresee`, but NaN for a VM of which nothing was measured, whatever the model can say of it: so that all models answer
+    for the same VMs."""
+    found = foresee(fitted, recent, horizon, covariates, levels)
+    values = found.values.copy()
+    values[~np.isfinite(recent.values).any(axis=1)] = np.nan
+    return replace(found, values=values)
 
 
 def forecast_of(recent: Panel, horizon: Horizon, levels: Sequence[float], values: Floats) -> Quantiles:
