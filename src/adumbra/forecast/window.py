@@ -69,10 +69,10 @@ def share_above(quantiles: Floats, levels: Sequence[float], allocations: Floats)
     Within the levels the distribution is linear between its quantiles. Above the highest it falls off exponentially, at
     the rate of its last two levels; below the lowest it is linear to zero.
     """
-    tau = np.asarray(levels, np.float64)
+    steps = _Steps.of(quantiles, np.asarray(levels, np.float64))
     out = np.empty(allocations.shape)
     for column in range(allocations.shape[1]):
-        out[:, column] = _survival(quantiles, tau, allocations[:, column, None]).mean(axis=1)
+        out[:, column] = steps.survival(allocations[:, column, None]).mean(axis=1)
     return out
 
 
@@ -90,9 +90,10 @@ def smallest_allocation(quantiles: Floats, levels: Sequence[float], shortfall: f
     high = np.maximum(sound[..., -1].max(axis=1), 0.0)
     reach = _tail_rate(sound, tau).max(axis=1) * max(np.log((1 - tau[-1]) / min(shortfall, 1 - tau[-1])), 0.0)
     high = high + reach
+    steps = _Steps.of(sound, tau)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        short = _survival(sound, tau, middle[:, None]).mean(axis=1) > shortfall
+        short = steps.survival(middle[:, None]).mean(axis=1) > shortfall
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     return np.where(known, high, np.nan)
 
@@ -141,21 +142,31 @@ def _tail_rate(quantiles: Floats, tau: Floats) -> Floats:
     return np.asarray((quantiles[..., -1] - quantiles[..., -2]) / np.log((1 - tau[-2]) / (1 - tau[-1])))
 
 
-def _survival(quantiles: Floats, tau: Floats, amount: Floats) -> Floats:
-    """P(use > amount) at each step: quantiles [V, H, L], amount [V, 1] -> [V, H]."""
-    below = (quantiles <= amount[..., None]).sum(axis=-1)
-    last = len(tau) - 1
-    low = np.clip(below - 1, 0, last)[..., None]
-    high = np.clip(below, 0, last)[..., None]
-    q_low = np.take_along_axis(quantiles, low, axis=-1)[..., 0]
-    q_high = np.take_along_axis(quantiles, high, axis=-1)[..., 0]
-    t_low, t_high = tau[low[..., 0]], tau[high[..., 0]]
-    first = below == 0
-    q_low, t_low = np.where(first, 0.0, q_low), np.where(first, 0.0, t_low)
-    gap = q_high - q_low
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        part = np.where(gap > 0, (amount - q_low) / gap, 0.0)
-        rate = _tail_rate(quantiles, tau)
-        beyond = np.where(rate > 0, np.exp(-(amount - quantiles[..., -1]) / rate), 0.0)
-    inside = 1.0 - (t_low + np.clip(part, 0.0, 1.0) * (t_high - t_low))
-    return np.asarray(np.where(below > last, (1.0 - tau[last]) * np.minimum(beyond, 1.0), inside))
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Each step's distribution, made ready to be asked for many amounts. low, gap float64[V, H, L]: where each stretch
+    between two quantiles begins (the first: at zero) and how wide it is; share float64[L]: what it holds; last, rate
+    float64[V, H]: the highest quantile, and the scale of the tail above it; beyond: the share of the tail."""
+
+    low: Floats
+    gap: Floats
+    share: Floats
+    last: Floats
+    rate: Floats
+    beyond: float
+
+    @classmethod
+    def of(cls, quantiles: Floats, tau: Floats) -> _Steps:
+        low = np.concatenate((np.zeros_like(quantiles[..., :1]), quantiles[..., :-1]), axis=-1)
+        low = np.minimum(low, np.nextafter(quantiles, -np.inf))  # a stretch of no width is a jump at its end
+        last, rate = quantiles[..., -1], _tail_rate(quantiles, tau)
+        return cls(low, quantiles - low, np.diff(tau, prepend=0.0), last, rate, float(1.0 - tau[-1]))
+
+    def survival(self, amount: Floats) -> Floats:
+        """P(use > amount) at each step: amount [V, 1] -> [V, H]."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            passed = (amount[..., None] - self.low) / self.gap
+            np.clip(passed, 0.0, 1.0, out=passed)
+            tail = np.where(self.rate > 0, np.exp(-np.maximum(amount - self.last, 0.0) / self.rate), 0.0)
+        tail = np.where(amount >= self.last, tail, 1.0)
+        return np.asarray(np.maximum(1.0 - passed @ self.share - self.beyond * (1.0 - tail), 0.0))
