@@ -11,6 +11,8 @@ import pytest
 
 from adumbra.forecast.confidence import Evidence, confidence
 from adumbra.forecast.demand import NEED_POINT, Known, Training, demand, demand_given, forecast, train
+from adumbra.forecast.models.lightgbm import LightGbm
+from adumbra.forecast.models.protocol import Covariates
 from adumbra.forecast.series import MAX_STEPS
 from adumbra.schema.errors import InputError, StoreError, TooLittleDataError
 from adumbra.schema.records import Panel
@@ -389,3 +391,16 @@ def test_the_front_loads_no_heavy_library():
 
 def test_a_working_history_is_no_longer_than_it_need_be():
     assert MAX_STEPS == 3_000
+
+
+def test_what_is_told_beside_use_reaches_the_models_and_must_be_of_as_many_vms():
+    """Models that learned from sizes and roles forecast without them all the same, and the other way round."""
+    panels = cpu(noise(3, 120))
+    beside = {"cpu_cores": Covariates(np.array([2.0, 4.0, NAN]), ("web", "db", ""))}
+    for told, without in ((train(panels, 1, quiet, covariates=beside), {}), (train(panels, 1, quiet), beside)):
+        assert np.isfinite(forecast(told, panels, 30.0, 5, covariates=without)["cpu_cores"].values).all()
+    model = LightGbm(10).learn(panels["cpu_cores"], np.random.default_rng(1), beside["cpu_cores"])
+    assert model.plan.declared
+    assert model.plan.roles
+    with pytest.raises(InputError, match="isn't of its 3 VMs"):
+        train(panels, 1, quiet, covariates={"cpu_cores": Covariates(np.ones(2))})
