@@ -15,7 +15,11 @@ cidrs: [10.20.0.0/16]
 subnets: [{name: web, cidr: 10.20.1.0/24}]
 vms:
   - {name: web, subnet: web, addresses: [10.20.1.10], role: web, type: m7i.large}
-  - {name: db, subnet: web, addresses: [10.20.1.20], role: postgresql, resources: {cpu_cores: 3, memory_gb: 6, bandwidth_mbps: 500, storage_gb: 9}}
+  - name: db
+    subnet: web
+    addresses: [10.20.1.20]
+    role: postgresql
+    resources: {cpu_cores: 3, memory_gb: 6, bandwidth_mbps: 500, storage_gb: 9}
   - {name: new, subnet: web, addresses: [10.20.1.30], role: web}
 """
 
