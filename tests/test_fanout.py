@@ -219,7 +219,8 @@ class TestSameResults:
         assert len(here.vms) == 2
 
     def test_a_back_test(self, cluster: RayFanout) -> None:
-        request = BacktestRequest(rules=tuple(RULES[name] for name in ("peak", "crane", "krr")))
+        rules = tuple(RULES[name] for name in ("peak", "crane", "krr"))
+        request = BacktestRequest(rules=rules, resources=("cpu_cores",))
         asked = (*sizers_of(request), Refuses())
         here, there = (backtest(usages(), request, sizers=asked, fanout=place) for place in (IN_PROCESS, cluster))
         assert here.to_dict() == there.to_dict()

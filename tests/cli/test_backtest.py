@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from adumbra.cli.backtest import ago_or_instant_ns, instant_ns, machines_of, shares
 from adumbra.cli.main import app
 from adumbra.profile.rules import RULES
+from adumbra.schema.backtests import MeasuredUse, Usages
 from adumbra.schema.errors import AdumbraError, InputError, TooLittleDataError
 from adumbra.schema.units import format_time
 
@@ -75,8 +77,17 @@ def usage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "100"}).invoke(app, ["backtest", *map(str, arguments)])
+@pytest.fixture(scope="module")
+def one_vm() -> Usages:
+    """One of the VMs alone: too little for Adumbra's own sizes, and quick to try."""
+    every = usages()
+    panels = {name: replace(use.panel, vms=VMS[:1], values=use.panel.values[:1]) for name, use in every.resources.items()}
+    provisioned = {name: use.provisioned[:1] for name, use in every.resources.items()}
+    return replace(every, resources={name: MeasuredUse(panel, provisioned[name]) for name, panel in panels.items()})
+
+
+def run(*arguments: object, columns: int = 100) -> Result:
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(app, ["backtest", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +110,20 @@ def test_the_table_fits(usage: Path) -> None:
     for rule in RULES:
         assert len(re.findall(rf"^ {rule} +[\d.]+ +[\d.]+ ", result.stdout, re.MULTILINE)) >= 2, "a row a resource"
     assert "Memory of 10 VMs" in result.stdout
-    assert f"next: adumbra backtest {usage} --out DIR" in result.stderr
+    assert "next: the same with --out DIR" in result.stderr
     assert "55 of 60 windows" in result.stderr
+
+
+def test_the_table_fits_a_narrow_terminal_as_well(one_vm: Usages, tmp_path: Path) -> None:
+    file = tmp_path / "one.csv"
+    file.write_text(as_csv(one_vm))
+    result = run(file, columns=80)
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.stdout.startswith("CPU of 1 VM, sized every 1 d, ")
+    for rule in RULES:
+        assert len(re.findall(rf"^ {rule} +[\d.]+ +[\d.]+ ", result.stdout, re.MULTILINE)) >= 2, "no name is cut off"
+    assert "adumbra gave no sizes: " in result.stderr
 
 
 def test_the_json_is_complete_and_that_of_the_report(done: tuple[dict[str, Any], Path]) -> None:
@@ -177,14 +200,16 @@ def test_one_resource_some_rules_and_other_times(usage: Path) -> None:
     assert (plain["resize_s"], plain["horizon_s"], plain["risks"]) == (43_200, 43_200, ["pooled"])
 
 
-def test_prices_of_ones_own(usage: Path, tmp_path: Path) -> None:
+def test_prices_of_ones_own(one_vm: Usages, tmp_path: Path) -> None:
     prices = tmp_path / "prices.csv"
     prices.write_text("resource,usd_per_hour\ncpu_cores,0.5\n")
-    result = run(usage, "--step", "1h", "--rules", "declared", "--prices", prices, "--output", "json")
+    file = tmp_path / "one.csv"
+    file.write_text(as_csv(one_vm))
+    result = run(file, "--rules", "declared", "--prices", prices, "--output", "json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["resources"]
     declared = found["cpu_cores"]["rules"][0]
-    assert declared["cost"]["allocated"] == pytest.approx(0.5 * 730 * (9 * 4 + 3)), "nine VMs of 4 cores, and one of 3"
+    assert declared["cost"]["allocated"] == pytest.approx(0.5 * 730 * 4), "one VM of 4 cores"
     assert found["memory_gb"]["rules"][0]["cost"] is None
 
 
@@ -220,7 +245,7 @@ def test_refusals(usage: Path, arguments: list[str], error: type[AdumbraError], 
 def test_a_hostile_name_stays_text_in_the_table(tmp_path: Path) -> None:
     file = tmp_path / "usage.csv"
     file.write_text(as_csv(usages(vms=("[red]x[/red]", *VMS[1:]))))
-    result = run(file, "--step", "1h", "--rules", "peak", "--out", tmp_path / "[bold]out")
+    result = run(file, "--step", "1h", "--rules", "peak", "--resource", "cpu_cores", "--out", tmp_path / "[bold]out")
     assert result.exit_code == 0, result.output
     assert "[bold]out/report.html" in result.stderr
     assert not math.isnan((tmp_path / "[bold]out" / "report.html").stat().st_size)

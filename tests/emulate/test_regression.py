@@ -142,7 +142,7 @@ def test_under_a_constant_load_only_the_level_is_learned() -> None:
     assert law.mean[0] == PRIOR[0]
     assert counts[0] @ law.mean == pytest.approx(2.0, rel=0.02)
     # the load it was learned from is known well, each cost by itself no better than before
-    assert np.sqrt(counts[0] @ law.covariance @ counts[0]) < 0.02 * 2.0
+    assert abs(counts[0] @ law.covariance @ counts[0]) < (0.02 * 2.0) ** 2, "of nothing, rounding may make less than that"
     assert np.sqrt(law.covariance[1, 1]) > 0.5 * law.mean[1]
 
 

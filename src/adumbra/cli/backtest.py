@@ -43,7 +43,8 @@ def backtest(
     ],
     *,
     horizon: Annotated[
-        str | None, typer.Option("--horizon", help="How long a size is meant for; as --resize, if none.")
+        str | None,
+        typer.Option("--horizon", help="How long a size is meant for, at least --resize; if none, as that."),
     ] = None,
     resize: Annotated[str, typer.Option("--resize", help="How often sizes are set, from 00:00 UTC: 1h, 1d, 7d.")] = "1d",
     shortfall: Annotated[
@@ -54,7 +55,7 @@ def backtest(
     resource: Annotated[str | None, typer.Option("--resource", help="Only these, as cpu_cores,memory_gb.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="The first time that is scored, such as 2026-01-31.")] = None,
     lead_in: Annotated[str, typer.Option("--lead-in", help="How far back rules look, and how much comes first.")] = "14d",
-    step: Annotated[str | None, typer.Option("--step", help="The grid of the samples: 1m to 1h; 5m, if none.")] = None,
+    step: Annotated[str | None, typer.Option("--step", help="The grid of samples, 1m to 1h; if none, 5m or theirs.")] = None,
     since: Annotated[str | None, typer.Option("--since", help="Read from then on: a date, or how long ago, as 30d.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Read up to then: a date, or how long ago.")] = None,
     machine: Annotated[
@@ -111,7 +112,7 @@ def backtest(
             write_report(report, out)
     show(output, report.to_dict(), lambda: tables(report))
     if output is Output.TABLE:
-        _say_next(report, usage, out, allocations)
+        _say_next(report, out, allocations)
 
 
 def _periods(resize: str, horizon: str | None, lead_in: str, first: str | None) -> Periods:
@@ -196,31 +197,29 @@ def tables(report: BacktestReport) -> RenderableType:
 def _of_resource(report: BacktestReport, found: ResourceReport) -> Sequence[RenderableType]:
     from rich.text import Text
 
-    from adumbra.schema.units import format_duration
+    from adumbra.schema.units import format_count, format_duration
     from adumbra.service.report.words import FIGURES, PROMISED, RESOURCE_NAMES, called, cells, compared, promises, verdicts
 
     name = RESOURCE_NAMES[found.resource]
     periods = report.request.periods
-    title = f"{name} of {len(found.use.panel.vms):,} VMs, sized every {format_duration(periods.resize_s)}, "
+    title = f"{name} of {format_count(len(found.use.panel.vms), 'VM')}, sized every {format_duration(periods.resize_s)}, "
     title += f"{iso(report.first_ns)} to {iso(report.end_ns)}"
-    caption = "allocated: of what was provisioned; short: of the measured intervals, less those that no size\n"
-    caption += "could have avoided; p95 VM, worst VM: the same of single VMs; unmet: of the demand"
-    parts = [table_of(title, FIGURES, [(called(each.given), *cells(each)) for each in found.shown], caption)]
+    caption = "allocated: of what was provisioned; short: of the measured intervals, less those that no size "
+    caption += "could have avoided; p95 VM, worst VM: the same of single VMs; unmet: of the demand; resizes: of a VM"
+    parts = [table_of(title, FIGURES, [(called(each.given), *cells(each)) for each in found.shown], caption, close=True)]
     if found.comparisons:
-        caption = "Adumbra along its dial, where it is short as often as the rule; the interval: bootstrap over VMs;\n"
+        caption = "Adumbra along its dial, where it is short as often as the rule; its 95 %: interval, bootstrap over VMs; "
         caption += "not reached: Adumbra is so seldom short at no setting of --shortfall that was tried"
-        parts.append(table_of(f"{name}: at the same shortness", *compared(found), caption))
+        parts.append(table_of(f"{name}: at the same shortness", *compared(found), caption, close=True))
     kept = promises(found)
     if kept:
         parts.append(table_of(f"{name}: is the promise kept?", PROMISED, kept))
     return [*parts, *(Text(f"{name}: {sentence}\n") for sentence in verdicts(found))]
 
 
-def _say_next(report: BacktestReport, usage: Sequence[str], out: Path | None, allocations: Path | None) -> None:
+def _say_next(report: BacktestReport, out: Path | None, allocations: Path | None) -> None:
     for note in [*report.notes, *(note for found in report.resources for note in found.notes)]:
         say(f"  {note}")
     if allocations is not None:
         say(f"every size: {allocations}")
-    say(
-        f"next: open {out / 'report.html'}" if out else f"next: adumbra backtest {' '.join(usage)} --out DIR (plots, JSON, CSV)"
-    )
+    say(f"next: open {out / 'report.html'}" if out else "next: the same with --out DIR, for a page of plots, JSON and CSV")

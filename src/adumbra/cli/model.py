@@ -119,7 +119,7 @@ def about(version: TrainingVersion) -> list[str]:
 
 
 def _learned_from(version: TrainingVersion) -> str:
-    from adumbra.schema.units import format_duration
+    from adumbra.schema.units import format_count, format_duration
 
     origin = version.origin
     if not origin:
@@ -129,7 +129,7 @@ def _learned_from(version: TrainingVersion) -> str:
     least = min(origin["measured_s"].values()) / max(span_s * vms, 1e-9)
     measured = f", {min(least, 1.0):.0%} of it measured" if least < 0.9995 else ""
     return (
-        f"from {format_duration(span_s)} of {vms:,} VM{'s' if vms != 1 else ''} in steps of {step}, "
+        f"from {format_duration(span_s)} of {format_count(vms, 'VM')} in steps of {step}, "
         f"{_moment(origin['start_ns'])} to {_moment(origin['end_ns'])}{measured}, seed {origin['seed']}, "
         f"by Adumbra {origin['software']}"
     )

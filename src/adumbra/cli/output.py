@@ -75,17 +75,17 @@ def console(*, stderr: bool = False) -> Console:
 
 def table_of(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "",
-    *, text: frozenset[str] = frozenset(), names: frozenset[str] = frozenset(),
+    *, text: frozenset[str] = frozenset(), names: frozenset[str] = frozenset(), close: bool = False,
 ) -> RenderableType:  # fmt: skip
     """A table whose first column, and those in `names`, hold names, which never break. The other columns hold figures and
-    stand to the right, except those in `text`, which hold words and are folded.
+    stand to the right, except those in `text`, which hold words and are folded. close: columns stand one space apart, not two.
     """
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if close else 1, 0, 0))
     for number, column in enumerate(columns):
         words, left = column in text, number == 0 or column in text | names
         table.add_column(Text(column), justify="left" if left else "right", overflow="fold", no_wrap=not words)

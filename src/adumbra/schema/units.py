@@ -63,6 +63,11 @@ def format_number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if decimals else text
 
 
+def format_count(count: int, noun: str) -> str:
+    """So many of something: 1 VM, 1,200 VMs."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_share(share: float | None, digits: int = 3) -> str:
     """A share to read, of which more than all may be asked: 0.45 %, 91.8 %, 1,270 %; a dash for none."""
     return "-" if share is None or not math.isfinite(share) else f"{format_number(share * 100, digits)} %"

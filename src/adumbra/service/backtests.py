@@ -20,7 +20,7 @@ from adumbra.schema.backtests import Allocations, MeasuredUse, Risk, Schedule, U
 from adumbra.schema.errors import InputError, TooLittleDataError
 from adumbra.schema.records import NANOSECONDS, Floats
 from adumbra.schema.sizing import RESOURCES
-from adumbra.schema.units import format_time
+from adumbra.schema.units import format_count, format_time
 from adumbra.service.observations import Progress
 from adumbra.service.risk_sizer import NAME as OURS
 from adumbra.service.risk_sizer import RiskSizer
@@ -364,18 +364,14 @@ def _notes(held: Held) -> Iterator[str]:
         )
     if counts.overloaded_vms:
         yield (
-            f"{resource}: {_vms(counts.overloaded_vms)} used more than provisioned in over 1 % of the time; the figures hold "
-            "them, less what no size could have avoided"
+            f"{resource}: {format_count(counts.overloaded_vms, 'VM')} used more than provisioned in over 1 % of the time; the "
+            "figures hold them, less what no size could have avoided"
         )
     if counts.own_maximum_vms:
         yield (
-            f"{resource}: what was provisioned isn't told of {_vms(counts.own_maximum_vms)}; the largest use of the whole time "
-            "stands for it in scores (rules don't see it)"
+            f"{resource}: what was provisioned isn't told of {format_count(counts.own_maximum_vms, 'VM')}; the largest use of "
+            "the whole time stands for it in scores (rules don't see it)"
         )
-
-
-def _vms(count: int) -> str:
-    return f"{count:,} VM{'s' if count != 1 else ''}"
 
 
 def over_time(held: Held, given: Allocations) -> OverTime:

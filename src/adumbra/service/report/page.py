@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from adumbra.schema.backtests import Risk
-from adumbra.schema.units import format_duration, format_number, format_time
+from adumbra.schema.units import format_count, format_duration, format_number, format_time
 from adumbra.service.backtests import DECLARED, ORACLE, OURS, BacktestReport, ResourceReport, Scored
 from adumbra.service.report import figures
 from adumbra.service.report.chosen import beside, vms_to_show
@@ -119,7 +119,7 @@ def _head(report: BacktestReport) -> str:
     scored = f"scored from {_day(report.first_ns)} to {_day(report.end_ns)}"
     return (
         f"<h1>Sizes against the rules people use</h1>"
-        f'<p class="dim"><code>{_e(report.source)}</code>: {report.vms:,} VM{"s" if report.vms != 1 else ""} in steps of '
+        f'<p class="dim"><code>{_e(report.source)}</code>: {format_count(report.vms, "VM")} in steps of '
         f"{_e(format_duration(report.step_s))}, {_e(scored)}; sizes {_e(set_every)}{_money(report)}. In plots: drag to look "
         "closer, click twice to see all again.</p>"
         f'<div class="verdicts">{cards}</div>'

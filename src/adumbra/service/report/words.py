@@ -14,8 +14,8 @@ RESOURCE_NAMES: Mapping[str, str] = {
     "cpu_cores": "CPU", "memory_gb": "Memory", "bandwidth_mbps": "Bandwidth", "storage_gb": "Storage",
 }  # fmt: skip
 FIGURES = (
-    "rule", "allocated\n%", "short\n%", "p95 VM\n%", "worst VM\n%", "unmet\n%", "longest\nshort", "resizes\n/VM-week",
-    "$/month",
+    "rule", "allocated\n%", "short\n%", "p95\nVM %", "worst\nVM %", "unmet\n%", "longest\nshort", "resizes\na week",
+    "$ a\nmonth",
 )  # fmt: skip
 """The columns of the table of rules; `cells` gives what stands under them, but for the first."""
 _DIALS: Mapping[Risk, str] = {Risk.PER_VM: "per VM", Risk.POOLED: "pooled over the VMs"}
@@ -41,9 +41,9 @@ def cells(each: Scored) -> tuple[str, ...]:
 def compared(found: ResourceReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Of ours beside the rules: the columns, and a row a rule."""
     risks = list(dict.fromkeys(each.risk for each in found.comparisons))
-    columns = ["rule", "short\n%", "allocates\n%"]
+    columns = ["rule", "short\n%", "size\n%"]
     for risk in risks:
-        columns += [f"{risk.value}\n%", "saving, %\n(95 % interval)"]
+        columns += [f"{risk.value}\n%", "saving, %\n(its 95 %)"]
     rows: dict[str, list[str]] = {}
     for each in found.comparisons:
         theirs = each.found
