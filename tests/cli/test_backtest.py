@@ -229,6 +229,8 @@ REFUSED = [
     (["USAGE", "--allocations", "absent/sizes.parquet"], InputError, "give a file in a folder that is there"),
     (["USAGE", "--until", "tomorrow"], InputError, "--until: 'tomorrow' is no date"),
     (["USAGE", "--until", "2024-01-14"], TooLittleDataError, "leaves no 1 d to score"),
+    (["network:lab", "USAGE"], InputError, "is read alone, and whole"),
+    (["network:lab", "--until", "1d"], InputError, "is read alone, and whole"),
     (["USAGE", "--out", "USAGE"], InputError, "can't be the report's folder"),
 ]  # fmt: skip
 

@@ -196,7 +196,7 @@ cells = st.one_of(
 
 
 @given(st.lists(st.lists(cells, min_size=1, max_size=5), max_size=12), st.booleans())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_in_a_file_it_is_read_or_refused(tmp_path: Path, rows: list[list[str]], headed: bool) -> None:
     text = ("vm,time,cpu_cores\n" if headed else "") + "\n".join(",".join(row) for row in rows)
     try:

@@ -177,7 +177,7 @@ def answering(status: int, body: bytes, seen: list[str]) -> Iterator[int]:
             return
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield listening.server_port

@@ -143,7 +143,7 @@ def test_a_server_that_answers_badly_is_told_of(status: int, body: bytes, what: 
             return
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
         thread.start()
         try:
             with pytest.raises(InputError, match=what):

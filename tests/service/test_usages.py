@@ -282,7 +282,7 @@ samples = st.lists(
 
 
 @given(samples, st.randoms(use_true_random=False), st.integers(1, 3))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_order_of_rows_and_files_decides_nothing(
     tmp_path: Path, rows: list[tuple[str, int, str, str]], random: object, files: int
 ) -> None:
@@ -311,7 +311,7 @@ def test_the_order_of_rows_and_files_decides_nothing(
 
 
 @given(samples)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_grid_is_what_sql_says(tmp_path: Path, rows: list[tuple[str, int, str, str]]) -> None:
     """An oracle that knows neither chunks nor NumPy: each value once, the mean of a step."""
     path = tmp_path / "usage.csv"
@@ -372,7 +372,7 @@ def test_a_file_that_is_cut_or_damaged_is_read_or_refused(tmp_path: Path, how: s
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"vm,time,cpu_cores\n", b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"{"]))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_bytes_there_are_they_are_read_or_refused(tmp_path: Path, noise: bytes, begin: bytes) -> None:
     path = tmp_path / ("noise.json" if begin == b"{" else "noise")
     path.write_bytes(begin + noise)

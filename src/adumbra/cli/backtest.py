@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import RayOption, fanned_out, now_ns
+from adumbra.cli.session import RayOption, fanned_out, now_ns, workspace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from adumbra.profile.rules import Rule
+    from adumbra.schema.backtests import Usages
     from adumbra.service.backtests import BacktestReport, ResourceReport
     from adumbra.service.schedules import Periods
+    from adumbra.service.usages import Progress, Told
 
 MAX_SHORTFALL = 0.5
+NETWORK = "network:"
 
 
 class RiskChoice(StrEnum):
@@ -39,7 +42,8 @@ def register(root: typer.Typer) -> None:
 
 def backtest(
     usage: Annotated[
-        list[str], typer.Argument(help="Measured use: CSV or Parquet files, a folder of them, or a Prometheus server's URL.")
+        list[str],
+        typer.Argument(help="CSV or Parquet files, a folder of them, a Prometheus server's URL, or network:NAME."),
     ],
     *,
     horizon: Annotated[
@@ -82,7 +86,7 @@ def backtest(
     from adumbra.service.backtests import backtest as run
     from adumbra.service.prices import prices_from
     from adumbra.service.report.files import checked_folder, write_report
-    from adumbra.service.usages import Told, read_usages
+    from adumbra.service.usages import Told
 
     request = BacktestRequest(
         periods=_periods(resize, horizon, lead_in, first),
@@ -99,8 +103,7 @@ def backtest(
         checked_folder(out)
     with AllocationFile(allocations) if allocations else nullcontext() as sizes, progress_bar("back-test") as tell:
         tell(None, "reading")
-        source = usage[0] if len(usage) == 1 else usage
-        usages = read_usages(source, step_s, request.resources, told, lambda share, doing: tell((share or 0) * 0.1, doing))
+        usages = _read(usage, step_s, request.resources, told, lambda share, doing: tell((share or 0) * 0.1, doing))
         with fanned_out(ray) as fanout:
             report = run(usages, request, lambda share, doing: tell(0.1 + 0.8 * (share or 0), doing), fanout=fanout)
         if sizes is not None:
@@ -113,6 +116,23 @@ def backtest(
     show(output, report.to_dict(), lambda: tables(report))
     if output is Output.TABLE:
         _say_next(report, out, allocations)
+
+
+def _read(
+    usage: Sequence[str], step_s: float | None, resources: Sequence[str] | None, told: Told, progress: Progress
+) -> Usages:  # fmt: skip
+    """Measured use from where the user says: files or a server, or what is stored of a network. Raises InputError."""
+    from adumbra.schema.errors import InputError
+    from adumbra.service.usages import Told, read_usages, usages_of
+
+    if not any(each.startswith(NETWORK) for each in usage):
+        return read_usages(usage[0] if len(usage) == 1 else usage, step_s, resources, told, progress)
+    if len(usage) > 1 or told != Told():
+        raise InputError(
+            "a network's stored use is read alone, and whole", "leave out other USAGE, --since, --until, --machine, --exporter"
+        )
+    with workspace() as opened:
+        return usages_of(opened, usage[0].removeprefix(NETWORK), step_s)
 
 
 def _periods(resize: str, horizon: str | None, lead_in: str, first: str | None) -> Periods:
