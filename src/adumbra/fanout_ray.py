@@ -36,7 +36,7 @@ _IN_FLIGHT = 2
 _SAME = ("numpy", "lightgbm", "numba")
 """What must be of one version everywhere for results to be the same."""
 _FOLDERS, _PREFIX, _MARK = "/tmp", "adumbra-ray-", "in-use"  # noqa: S108 paths of sockets have 107 bytes at most
-_CONNECT_S, _PROBE_S = 5.0, 60.0
+_CONNECT_S, _PROBE_S = 5.0, 150.0  # a node that has much to do takes a minute to begin a worker
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
