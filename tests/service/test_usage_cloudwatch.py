@@ -89,7 +89,7 @@ REFUSED: list[tuple[str, str, Told, str]] = [
     ("a_NetworkIn.csv", "timestamp,maximum\n2014-02-14 14:30:00,50\n", ALL, "of networkin there is neither sum nor average"),
     ("a.json", "{", ALL, "is no JSON"),
     ("a.json", "[1]", ALL, "is not what `aws cloudwatch"),
-    ("a.json", '{"MetricDataResults": [{"Id": "cpuutilization", "Timestamps": [170], "Values": []}]}', ALL, "is not what"),
+    ("a.json", '{"MetricDataResults": [{"Id": "cpuutilization", "Timestamps": [1.7e9], "Values": []}]}', ALL, "is not what"),
     ("a.json", "[" * 100_000, ALL, "is no JSON"),
     ("a.json", '{"Label": "CPUUtilization", "Datapoints": []}', ALL, "has no rows"),
 ]  # fmt: skip
