@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adumbra.fanout import IN_PROCESS, Fanout
 from adumbra.forecast import registry
@@ -15,13 +15,15 @@ from adumbra.forecast.adaptive import Adaptive, Held
 from adumbra.forecast.backtest import MIN_STEPS, REACH_SHARE, Progress, Verdict, WindowErrors, backtest, rng_for
 from adumbra.forecast.conformal import Calibration
 from adumbra.forecast.models.protocol import NOTHING_KNOWN, Covariates, Fitted, learn
-from adumbra.forecast.risk.learned import LearnedRisk
 from adumbra.forecast.scores import Scores
 from adumbra.forecast.series import modelled, resource_named, seen_steps
 from adumbra.schema.errors import InputError, StoreError, TooLittleDataError
 from adumbra.schema.records import Panel
 from adumbra.schema.sizing import RESOURCES
 from adumbra.schema.units import format_duration
+
+if TYPE_CHECKING:  # its libraries take a second to load, and most networks have no risks learned
+    from adumbra.forecast.risk.learned import LearnedRisk
 
 FORMAT = 3
 _MAX_TEXT_BYTES = 512 * 1024 * 1024
@@ -114,7 +116,7 @@ class Training:
             if plain["format"] != FORMAT:
                 raise ValueError(f"format {plain['format']}")
             resources = tuple(_from_dict(entry) for entry in plain["resources"])
-            risks = tuple(LearnedRisk.from_dict(entry) for entry in plain["risks"])
+            risks = tuple(_risk(entry) for entry in plain["risks"])
             return cls(int(plain["seed"]), resources, dict(plain["skipped"]), risks)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise StoreError("the stored training can't be read", "train again") from error
@@ -141,6 +143,12 @@ class _Task:
 
     history: Panel
     covariates: Covariates
+
+
+def _risk(plain: Mapping[str, Any]) -> LearnedRisk:
+    from adumbra.forecast.risk.learned import LearnedRisk
+
+    return LearnedRisk.from_dict(plain)
 
 
 def train(
