@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from tests.cli.asking import shown, told
 from tests.cli.test_commands import adumbra, one_line
 from tests.service.test_whatif import SPEC, START_S, traffic
 from typer.testing import CliRunner
@@ -33,16 +33,6 @@ def use(seed: int, begin_s: int) -> MetricBatch:
         values = mean * rng.gamma(20.0, 1 / 20, batch.one_sided.shape)
         columns[name] = values.astype(columns[name].dtype)
     return replace(batch, start_ns=batch.start_ns + begin_s * NANOSECONDS, columns=columns)
-
-
-def shown(home: Path, *arguments: str) -> str:
-    done = CliRunner(env={"ADUMBRA_HOME": str(home), "COLUMNS": "100"}).invoke(app, list(arguments))
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def told(home: Path, *arguments: str) -> Any:
-    return json.loads(shown(home, *arguments, "-o", "json"))
 
 
 @pytest.fixture(scope="module")

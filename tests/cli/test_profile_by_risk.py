@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from tests.cli.asking import shown, told
 
-from adumbra.cli.main import app
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch
 from adumbra.service import networks
@@ -55,16 +52,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         workspace.metrics.write(use())
     shown(folder, "train", "fleet")
     return folder
-
-
-def shown(home: Path, *arguments: str) -> str:
-    done = CliRunner(env={"ADUMBRA_HOME": str(home), "COLUMNS": "100"}).invoke(app, list(arguments))
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def told(home: Path, *arguments: str) -> Any:
-    return json.loads(shown(home, *arguments, "-o", "json"))
 
 
 def test_a_profile_is_by_risk_and_says_whose_time_the_dial_bounds(home: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from tests.remote_samples import Sampled, send
+from tests.store.fake_http import Say, fake_server
 
 from adumbra.schema.backtests import Usages
 from adumbra.schema.errors import AdumbraError, InputError
@@ -162,30 +160,6 @@ def test_a_server_must_be_told_the_time(server: str) -> None:
         read_usages(server)
 
 
-@contextmanager
-def answering(status: int, body: bytes, seen: list[str]) -> Iterator[int]:
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.append(self.headers.get("Authorization", ""))
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield listening.server_port
-        finally:
-            listening.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize(
     ("status", "body", "what"),
     [
@@ -198,12 +172,11 @@ def answering(status: int, body: bytes, seen: list[str]) -> Iterator[int]:
     ],
 )
 def test_what_is_secret_is_shown_to_the_server_only(status: int, body: bytes, what: str) -> None:
-    seen: list[str] = []
-    with answering(status, body, seen) as port, pytest.raises(AdumbraError, match=what) as refused:
-        read_usages(f"http://user:s3cr%25t@127.0.0.1:{port}/p", 300, None, told(NODE_S))
+    with fake_server(lambda _: Say(status, body)) as fake, pytest.raises(AdumbraError, match=what) as refused:
+        read_usages(fake.url.replace("//", "//user:s3cr%25t@") + "/p", 300, None, told(NODE_S))
     assert "s3cr" not in str(refused.value)
-    assert f"127.0.0.1:{port}/p" in str(refused.value)
-    assert seen[0].startswith("Basic ")
+    assert fake.url.removeprefix("http://") + "/p" in str(refused.value)
+    assert fake.asked[0].headers["authorization"].startswith("Basic ")
 
 
 UNUSABLE = [

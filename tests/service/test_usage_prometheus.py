@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import shutil
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.store.fake_http import Say, fake_server
 
 from adumbra.schema.errors import InputError
 from adumbra.service.usage_prometheus import is_url, read_prometheus
@@ -131,26 +131,9 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("status", "body", "what"), ANSWERS)
 def test_a_server_that_answers_badly_is_told_of(status: int, body: bytes, what: str) -> None:
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            if status == 307:
-                self.send_header("Location", "http://127.0.0.1:1/")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            with pytest.raises(InputError, match=what):
-                read_prometheus(f"http://127.0.0.1:{listening.server_port}", (1_700_000_000 * S, 1_700_003_600 * S), KNOWN)
-        finally:
-            listening.shutdown()
-            thread.join()
+    headers = {"Location": "http://127.0.0.1:1/"} if status == 307 else {}
+    with fake_server(lambda _: Say(status, body, headers)) as fake, pytest.raises(InputError, match=what):
+        read_prometheus(fake.url, (1_700_000_000 * S, 1_700_003_600 * S), KNOWN)
 
 
 @pytest.mark.parametrize(

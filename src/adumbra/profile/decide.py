@@ -94,6 +94,9 @@ def decide(curves: Curves, memory: Memory, dial: Dial) -> tuple[Decided, Memory]
     the dial (pooled). What is expected is first multiplied by how it compared with what came: of the fleet, and of each VM by a
     ratio drawn towards 1 while there is little to go by (the credibility estimate of Buehlmann, "Experience rating and
     credibility", ASTIN Bulletin 4, 1967, for counts with a Gamma prior).
+
+    The price keeps the dial over the remembered days as this price would have spent them. What was given on other days at
+    other prices may have spent more, so that a VM can pass its share for some days: what is left is spent, never won back.
     """
     short = np.maximum.accumulate(curves.short[:, ::-1], axis=1)[:, ::-1] * _ratios(memory)[curves.vms, None]
     places = _responses(curves.candidates, short)

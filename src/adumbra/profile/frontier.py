@@ -74,6 +74,14 @@ class PerVm:
 
 
 @dataclass(frozen=True, slots=True)
+class OverTime:
+    """Of each origin, float64[O]: steps with a sample in the windows that count, and those short that need not have been."""
+
+    measured: Floats
+    short: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What comes of some VMs' sums. Percentages are of: allocated: the capacity; short, unavoidable: the steps with a sample;
     unmet and the unavoidable part of it: the use; over_dial: the VMs. NaN where nothing was measured.
@@ -381,3 +389,16 @@ def _resizes(amounts: Floats, counted: Flags) -> Floats:
 def origins_every(steps: int, first: int, every: int) -> Ints:
     """Origins from step `first` on, `every` steps apart, as long as a whole window of `every` steps follows within `steps`."""
     return np.arange(first, steps - every + 1, every, dtype=np.int64)
+
+
+def over_time(held: Held, given: Allocations) -> OverTime:
+    """How the shortness that could have been avoided is spread over the origins, as `scored` counts it."""
+    values, steps = held.use.panel.values, held.schedule.held_steps
+    amounts = np.minimum(_stays(given.amounts, held.capacity), held.capacity)
+    measured, short = np.zeros(len(amounts)), np.zeros(len(amounts))
+    for number, origin in enumerate(held.schedule.origins):
+        some = held.counted[number]
+        window = values[some, origin : origin + steps]
+        measured[number] = np.count_nonzero(~np.isnan(window))
+        short[number] = np.count_nonzero((window > amounts[number, some, None]) & (window <= held.capacity[some, None]))
+    return OverTime(measured, short)

@@ -13,7 +13,7 @@ import numpy as np
 
 from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.profile.comparison import Interval, SameRisk, better_at_same_risk, dominated
-from adumbra.profile.frontier import Held, Point, lay_out, scored
+from adumbra.profile.frontier import Held, OverTime, Point, lay_out, over_time, scored
 from adumbra.profile.money import Cost, UnitPrices, cost
 from adumbra.profile.rules import RULES, Rule
 from adumbra.schema.backtests import Allocations, MeasuredUse, Risk, Schedule, Usages
@@ -61,14 +61,6 @@ class BacktestRequest:
     resources: tuple[str, ...] | None = None
     seed: int = 1
     prices: UnitPrices | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OverTime:
-    """Of each origin, float64[O]: steps with a sample in the windows that count, and those short that need not have been."""
-
-    measured: Floats
-    short: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,21 +364,6 @@ def _notes(held: Held) -> Iterator[str]:
             f"{resource}: what was provisioned isn't told of {format_count(counts.own_maximum_vms, 'VM')}; the largest use of "
             "the whole time stands for it in scores (rules don't see it)"
         )
-
-
-def over_time(held: Held, given: Allocations) -> OverTime:
-    """How the shortness that could have been avoided is spread over the origins, as `scored` counts it."""
-    values, steps = held.use.panel.values, held.schedule.held_steps
-    measured, short = np.zeros(len(held.schedule.origins)), np.zeros(len(held.schedule.origins))
-    amounts = held.capacity
-    for number, origin in enumerate(held.schedule.origins):
-        amounts = np.where(np.isnan(given.amounts[number]), amounts, given.amounts[number])
-        some = held.counted[number]
-        window = values[some, origin : origin + steps]
-        capacity = held.capacity[some, None]
-        measured[number] = np.count_nonzero(~np.isnan(window))
-        short[number] = np.count_nonzero((window > np.minimum(amounts[some, None], capacity)) & (window <= capacity))
-    return OverTime(measured, short)
 
 
 def _percent(part: Floats, whole: Floats) -> Floats:

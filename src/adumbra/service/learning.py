@@ -23,13 +23,12 @@ from adumbra.schema.spec import Vm
 from adumbra.schema.state import NewTraining
 from adumbra.service import models, networks
 from adumbra.service.networks import Network
-from adumbra.service.observations import Progress, emulated_vms
+from adumbra.service.observations import BOUNDED, Progress, capacities, emulated_vms
 from adumbra.service.workspace import Workspace, machine_of
 
 TRAINING_SEED = 1
 MAX_HORIZON_S = 90 * 86_400.0
 FORECAST_POINTS = 240
-_BOUNDED = ("cpu_cores", "memory_gb", "bandwidth_mbps")
 _ATTEMPTS = 3
 
 
@@ -74,7 +73,7 @@ def beside(network: Network, vms: Sequence[str]) -> dict[str, Covariates]:
     its size says little of) and role. A size that the spec doesn't tell is none."""
     declared = {vm.name: vm for vm in network.vms}
     roles = tuple(declared[name].role or "" for name in vms)
-    sizes = {resource: np.array([_declared(declared[name], resource) for name in vms]) for resource in _BOUNDED}
+    sizes = {resource: np.array([_declared(declared[name], resource) for name in vms]) for resource in BOUNDED}
     return {resource: Covariates(sizes.get(resource), roles) for resource in RESOURCES}
 
 
@@ -126,11 +125,8 @@ def train(
 def _risks(workspace: Workspace, name: str, use: Mapping[str, Panel], how: How, progress: Part) -> tuple[LearnedRisk, ...]:
     """The risks of sizes of each resource whose history is long enough: a task each, worked on where `fanout` says."""
     emulated = {vm.name: vm for vm in emulated_vms(networks.get(workspace, name))}
-    tasks = {}
-    for resource in _BOUNDED:  # storage is sized by its growth
-        known = use[resource]
-        has = np.array([float(getattr(emulated[vm].machine, resource)) for vm in known.vms])
-        tasks[f"{resource}: risks"] = MeasuredUse(known, np.where(has > 0, has, np.nan))
+    has = capacities([emulated[vm] for vm in next(iter(use.values())).vms])
+    tasks = {f"{resource}: risks": MeasuredUse(use[resource], has[resource]) for resource in BOUNDED}  # storage: by its growth
     found = how.fanout.map(_learn_risk, how.seed, tasks, progress)
     return tuple(each for some in found.values() for each in some)
 

@@ -17,7 +17,7 @@ from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
 from adumbra.metering import Metering, Watch
 from adumbra.schema.errors import AdumbraError
 from adumbra.schema.metrics import TOLD
-from adumbra.schema.records import NANOSECONDS, Accounts, MetricBatch, Series, SeriesQuery
+from adumbra.schema.records import NANOSECONDS, Accounts, Floats, MetricBatch, Series, SeriesQuery
 from adumbra.schema.sources import CollectorSource, Layer, SourceSpec, parse_source
 from adumbra.schema.state import ObservationState
 from adumbra.service import networks, replays, upkeep
@@ -96,6 +96,16 @@ def emulated_vms(network: Network) -> tuple[EmulatedVm, ...]:
         )
         for vm in network.vms
     )  # fmt: skip
+
+
+BOUNDED: tuple[str, ...] = ("cpu_cores", "memory_gb", "bandwidth_mbps")
+"""The resources whose use a machine's size bounds. A disk's size says nothing of how far it will fill."""
+
+
+def capacities(vms: Sequence[EmulatedVm]) -> dict[str, Floats]:
+    """What the machines have that VMs are emulated on, of each of BOUNDED, float64[V] in the resource's unit; NaN for none."""
+    told = {name: np.array([float(getattr(vm.machine, name)) for vm in vms]) for name in BOUNDED}
+    return {name: np.where(has > 0, has, np.nan) for name, has in told.items()}
 
 
 def emulator(vms: Sequence[EmulatedVm]) -> EmulatedNetwork:

@@ -22,7 +22,7 @@ from adumbra.schema.state import NetworkState
 from adumbra.schema.units import format_duration
 from adumbra.service import learning, networks
 from adumbra.service.networks import Network
-from adumbra.service.observations import emulated_vms
+from adumbra.service.observations import capacities, emulated_vms
 from adumbra.service.risk_needs import with_risks
 from adumbra.service.workspace import Workspace
 
@@ -92,15 +92,12 @@ def _known(network: Network, seen: Sequence[str]) -> demand.Known:
     """What is known of VMs beside their history: how unsure their emulation is, and the machines they were emulated on."""
     emulated = {vm.name: vm for vm in emulated_vms(network)}
     vms = [emulated[name] for name in seen]
-    # Storage is left out: a disk's declared size says nothing of how far it will fill.
-    bounded = ("cpu_cores", "memory_gb", "bandwidth_mbps")
-    capacity = {resource: np.array([getattr(vm.machine, resource) for vm in vms]) for resource in bounded}
     calibrated = {
         resource: np.array([vm.calibration is not None and resource in vm.calibration.fits for vm in vms])
         for resource in RESOURCES
     }
     return demand.Known(
-        spread(vms), calibrated, declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacity,
+        spread(vms), calibrated, declared_types={vm.name: vm.type for vm in network.vms}, capacity=capacities(vms),
         covariates=learning.beside(network, seen),
     )  # fmt: skip
 
