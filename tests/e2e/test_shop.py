@@ -90,7 +90,7 @@ def test_planning_again_is_empty_and_deletion_and_return_behave(home: Path) -> N
 @pytest.mark.usefixtures("demo")
 def test_the_profile_is_in_the_documented_form_and_honest(home: Path) -> None:
     profile = as_json(home, "profile", "shop")
-    assert {"network", "horizon_s", "shortfall", "learned_s", "model", "vms"} == set(profile)
+    assert {"network", "horizon_s", "shortfall", "learned_s", "model", "vms", "risk"} == set(profile)
     assert (profile["shortfall"], profile["horizon_s"]) == (0.01, 604_800)
     assert 890 <= profile["learned_s"] <= 900
     for vm in profile["vms"]:
