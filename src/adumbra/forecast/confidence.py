@@ -98,7 +98,7 @@ def reasons(training: Training, beliefs: Sequence[Belief], vm: int, policy: Sizi
         told.append(f"{', '.join(capped)}: what other machines needed was not carried beyond the size of this machine")
     peak = [belief.resource for belief in beliefs if resource_named(belief.resource).statistic is Statistic.PEAK]
     told.append(
-        f"each size is the 90 % point of what is believed to be needed to be short in no more than "
+        f"each size not set by risk is the 90 % point of what is believed to be needed to be short in no more than "
         f"{100 * policy.shortfall:g} % of intervals" + (f"; {peak[0]} has to hold the largest value" if peak else "")
     )
     learned = [training.of(belief.resource) for belief in beliefs]

@@ -26,6 +26,8 @@ from adumbra.service.observations import capacities, emulated_vms
 from adumbra.service.risk_needs import with_risks
 from adumbra.service.workspace import Workspace
 
+WEEK_S = 7 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -63,13 +65,10 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
     return sized
 
 
-WEEK_S = 7 * 86_400.0
-
-
 def by_hour(workspace: Workspace, name: str, asked: Asked | None = None) -> Mapping[str, HourlySizes]:
     """The sizes of each hour of the week to come, of what throttles: resource -> HourlySizes.
 
-    A size is the calibrated quantile that use in the hour's first step exceeds with the dial's probability. Raises
+    A size is the calibrated quantile that use in a step of that hour exceeds with the dial's probability. Raises
     TooLittleDataError where less than a week was learned from: nothing is known then of the days of the week.
     """
     policy = _policy(networks.get(workspace, name), asked or Asked())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from adumbra.forecast.belief import Known
+from adumbra.forecast.belief import POINTS, Known
+from adumbra.forecast.demand import NEED_POINT
 from adumbra.forecast.risk.layout import DAY_S
 from adumbra.forecast.risk.learned import LearnedRisk, of_horizon
 from adumbra.forecast.series import Statistic, resource_named
@@ -19,9 +20,9 @@ from adumbra.schema.backtests import MeasuredUse, Risk
 from adumbra.schema.records import Panel
 from adumbra.schema.sizing import Demand, SizingPolicy
 from adumbra.schema.units import format_duration
-from adumbra.service.risk_sizer import Book, came
+from adumbra.service.risk_sizer import Book
 
-_Z90 = 1.2815515655446004  # standard deviations to the 90 % point of a normal distribution
+_Z90 = next(deviations for name, _, deviations in POINTS if name == NEED_POINT)
 
 SEEN_DAYS = 1.0
 """A VM that was measured for less is sized by what is believed of it, not by its risk."""
@@ -29,30 +30,23 @@ SEEN_DAYS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """A resource's sizes by risk. asked, kept: the share that sizes set in the past days were to be short, and were; tried: how
-    many of them."""
+    """A resource's sizes by risk. kept: the share of the time that sizes set so in the past days were short, NaN without any;
+    tried: how many of them (a VM, a day)."""
 
     decided: Decided
-    asked: float
     kept: float
     tried: int
 
 
 def size_now(risk: LearnedRisk, use: MeasuredUse, dial: Dial) -> Sized:
     """The sizes at the end of `use`. What earlier sizes would have been, and how short they then were, sets the risks right."""
-    book = Book.of(dial, len(use.panel.vms))
-    held = risk.model.shape.held
-    short, tried = 0.0, 0
-    steps = list(risk.steps(use))
-    for each in steps:
-        for origin, decided in book.open:
-            if origin + held <= each.origin:
-                seen = came(use, origin, held, decided)
-                short += float(np.nansum(seen))
-                tried += int(np.isfinite(seen).sum())
-        book.settle(use, held, each.origin)
-        decided = book.size(each, min(held * risk.model.shape.step_s, DAY_S) / DAY_S)
-    return Sized(decided, dial.shortfall, short / tried if tried else np.nan, tried)
+    book, past = Book.of(dial, len(use.panel.vms)), [np.empty(0)]
+    for step in risk.steps(use):
+        past += book.settle(use, risk.model.shape.held, step.origin)
+        decided = book.size(step, min(risk.horizon_s, DAY_S) / DAY_S)
+    short = np.concatenate(past)
+    tried = int(np.isfinite(short).sum())
+    return Sized(decided, float(np.nanmean(short)) if tried else np.nan, tried)
 
 
 def with_risks(
@@ -73,11 +67,9 @@ def with_risks(
         risk = of_horizon(risks, resource, policy.horizon_s)
         if risk is None or resource_named(resource).statistic is Statistic.GROWTH:
             continue
-        nothing = np.full(len(panel.vms), np.nan)
-        has = np.asarray(known.capacity.get(resource, nothing), np.float64)
+        has = np.broadcast_to(known.capacity.get(resource, np.nan), len(panel.vms))
         off = np.exp(_Z90 * np.nan_to_num(np.broadcast_to(known.model_spread.get(resource, 0.0), len(panel.vms))))
-        measured = MeasuredUse(panel, np.where(np.isfinite(has), has, np.nan))
-        found = size_now(risk, measured, Dial(policy.shortfall, policy.risk))
+        found = size_now(risk, MeasuredUse(panel, has), Dial(policy.shortfall, policy.risk))
         for vm, amount, expected in zip(found.decided.vms, found.decided.amounts, found.decided.expected, strict=True):
             seen = np.isfinite(panel.values[vm])
             if seen.sum() * panel.step_s < SEEN_DAYS * DAY_S:
@@ -97,8 +89,7 @@ def _held(panel: Panel, vm: int, risk: LearnedRisk) -> float:
 
 
 def _with(demand: Demand, resource: str, amount: float, why: str) -> Demand:
-    rest = tuple(reason.replace("each size is the", "each other size is the") for reason in demand.reasons)
-    return replace(demand, need={**demand.need, resource: amount}, reasons=(f"{resource}: {why}", *rest))
+    return replace(demand, need={**demand.need, resource: amount}, reasons=(f"{resource}: {why}", *demand.reasons))
 
 
 def _why(found: Sized, expected: float, risk: LearnedRisk, policy: SizingPolicy) -> str:

@@ -31,12 +31,14 @@ class Book:
     def of(cls, dial: Dial, vms: int) -> Book:
         return cls(dial, Memory.empty(vms), [])
 
-    def settle(self, use: MeasuredUse, held_steps: int, known: int) -> None:
-        """Learns from the sizes whose time is over at `known` steps."""
+    def settle(self, use: MeasuredUse, held_steps: int, known: int) -> list[Floats]:
+        """Learns from the sizes whose time is over at `known` steps. Gives how short they were: `came` of each origin."""
         due = [(origin, decided) for origin, decided in self.open if origin + held_steps <= known]
         self.open = [each for each in self.open if each[0] + held_steps > known]
-        for origin, decided in due:
-            self.memory = learned(self.memory, decided, came(use, origin, held_steps, decided), self.dial)
+        found = [came(use, origin, held_steps, decided) for origin, decided in due]
+        for (_, decided), short in zip(due, found, strict=True):
+            self.memory = learned(self.memory, decided, short, self.dial)
+        return found
 
     def size(self, step: Step, days: float) -> Decided:
         """The sizes at a step of the walk."""
