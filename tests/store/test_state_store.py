@@ -68,11 +68,11 @@ class TestNetworks:
         assert kinds(store)[:2] == ["network.updated", "network.updated"]
 
     def test_a_state_comes_with_its_reason(self, store: StateStore, shop: str) -> None:
-        assert store.set_network_state(shop, NetworkState.FAILED, 200, "no quota").state is NetworkState.FAILED
+        assert store.set_network_state(shop, NetworkState.READY, 200, "no quota").state is NetworkState.READY
         assert store.network(shop).updated_ns == 200
         event = store.events(shop)[0]
         assert "no quota" in event.message
-        assert event.data == {"was": "shadowing", "state": "failed", "reason": "no quota"}
+        assert event.data == {"was": "shadowing", "state": "ready", "reason": "no quota"}
 
     def test_a_deleted_network_takes_all_with_it_but_its_events(self, store: StateStore, shop: str) -> None:
         store.update_network(shop, "two", 1)

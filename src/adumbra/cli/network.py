@@ -64,18 +64,11 @@ def _check(spec: SpecArgument, output: OutputOption = Output.TABLE) -> None:
         "valid": True,
         "vms": [{"name": vm.name, "addresses": [str(block) for block in vm.addresses], "role": vm.role} for vm in vms],
     }
-    rows = [(vm.name, vm.subnet, ", ".join(map(str, vm.addresses)), vm.role, _declared(vm)) for vm in vms[:200]]
+    rows = [(vm.name, vm.subnet, ", ".join(map(str, vm.addresses)), vm.role, vm.declared) for vm in vms[:200]]
     more = f"and {len(vms) - 200} more" if len(vms) > 200 else ""
     title = f"{spec} is right: network {checked.name}, {len(vms)} VMs"
     columns = ("VM", "subnet", "addresses", "role", "declared")
     show(output, data, lambda: table_of(title, columns, rows, more, text=_WORDS))
-
-
-def _declared(vm: Any) -> str:
-    parts = [vm.type] if vm.type else []
-    if vm.resources is not None:
-        parts.append(f"{vm.resources.cpu_cores:g} cores, {vm.resources.memory_gb:g} GB")
-    return " ".join(parts) or "-"
 
 
 @app.command("create")
@@ -181,7 +174,7 @@ def _observation(record: Any) -> dict[str, Any]:
 def network_table(network: Network, title: str) -> RenderableType:
     """A network's VMs."""
     rows = [
-        (vm.name, vm.subnet, ", ".join(map(str, vm.addresses)), vm.role, _declared(vm), ",".join(map(str, vm.ports)) or "-")
+        (vm.name, vm.subnet, ", ".join(map(str, vm.addresses)), vm.role, vm.declared, ",".join(map(str, vm.ports)) or "-")
         for vm in network.vms[:200]
     ]
     more = f"and {len(network.vms) - 200} more" if len(network.vms) > 200 else ""

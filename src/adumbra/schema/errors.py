@@ -51,6 +51,18 @@ class ConflictError(InputError):
     """The act doesn't fit the present state, such as creating a network whose name is taken."""
 
 
+class AccessError(AdumbraError):
+    """Whoever asks isn't known: no token or sign-in, or one that isn't accepted."""
+
+
+class ForbiddenError(AccessError):
+    """Whoever asks is known, and may not do that."""
+
+
+class PreconditionError(ConflictError):
+    """What was to be changed isn't as whoever asks had seen it."""
+
+
 class TooLittleDataError(AdumbraError):
     """Not enough has been observed to answer."""
 

@@ -148,6 +148,12 @@ class Vm(_Noun):
     resources: Resources | None
     ports: tuple[int, ...]
 
+    @property
+    def declared(self) -> str:
+        """The size that the spec declares, in words; - for none."""
+        size = [f"{self.resources.cpu_cores:g} cores, {self.resources.memory_gb:g} GB"] if self.resources is not None else []
+        return " ".join([*([self.type] if self.type else []), *size]) or "-"
+
 
 Check = Callable[["NetworkSpec"], Iterable[tuple[Location, str]]]
 """A look at a whole spec: gives each problem, with its place and how to mend it."""

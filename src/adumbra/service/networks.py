@@ -69,7 +69,7 @@ def create(workspace: Workspace, text: str, file: str, now_ns: int) -> Network:
 
 def get(workspace: Workspace, name: str) -> Network:
     """A network by name. Raises NotFoundError."""
-    network = _network(workspace.state.network(name))
+    network = of_record(workspace.state.network(name))
     kept = workspace.state.calibration(name)
     if kept is None or not kept.calibration["vms"]:
         return network
@@ -78,13 +78,16 @@ def get(workspace: Workspace, name: str) -> Network:
 
 def listing(workspace: Workspace) -> tuple[Network, ...]:
     """All networks, by name."""
-    return tuple(_network(record) for record in workspace.state.networks())
+    return tuple(of_record(record) for record in workspace.state.networks())
 
 
-def update(workspace: Workspace, text: str, file: str, now_ns: int) -> Network:
-    """Replaces the spec of the network that it names. What was observed stays. Raises SpecError, NotFoundError."""
+def update(workspace: Workspace, text: str, file: str, now_ns: int, was: int | None = None) -> Network:
+    """Replaces the spec of the network that it names. What was observed stays.
+
+    Raises SpecError, NotFoundError, and PreconditionError where its version isn't `was` (None: any).
+    """
     spec = check(text, file)
-    return _network(workspace.state.update_network(spec.name, text, now_ns))
+    return of_record(workspace.state.update_network(spec.name, text, now_ns, was))
 
 
 def delete(workspace: Workspace, name: str, now_ns: int, *, force: bool = False) -> None:
@@ -127,6 +130,7 @@ def _remove(workspace: Workspace, name: str, now_ns: int, *, keep_files: bool) -
     workspace.state.delete_network(name, now_ns)
 
 
-def _network(record: NetworkRecord) -> Network:
+def of_record(record: NetworkRecord) -> Network:
+    """A network of its record; what measured use said of it is not read."""
     spec = parse_spec(record.spec_text, record.name)
     return Network(record, spec, expand_vms(spec))

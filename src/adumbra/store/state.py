@@ -5,14 +5,14 @@ Keeps and reads records; decides nothing about them and reads no clock.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import ConflictError, InputError, NotFoundError
+from adumbra.schema.errors import ConflictError, InputError, NotFoundError, PreconditionError
+from adumbra.schema.life import check_move
 from adumbra.schema.state import (
     CalibrationRecord,
     EventRecord,
@@ -33,9 +33,12 @@ from adumbra.schema.state import (
     TrainingVersion,
 )
 from adumbra.store import rows, tables, trainings
-from adumbra.store.engine import address, explained, name_of, open_engine, reading, writing
+from adumbra.store.access import AccessStore
+from adumbra.store.database import Database, names_subject
+from adumbra.store.jobs import JobStore
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
+from adumbra.store.sources import SourceStore
 from adumbra.store.statements import find, hanging_on, held, next_version, note, set_network
 
 MAX_EVENTS_ANSWERED = 1_000
@@ -48,29 +51,32 @@ KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_PLANS, KEP
 class StateStore:
     """Networks, shadows, observations, trainings, profiles, plans and events. Opened by `with`; threads may share it.
 
+    access, jobs, sources: the rooms of those who may act, of work and of sources to be observed, in the same database.
+
     Times are ns since the epoch. Mappings must be plain JSON data; NumPy scalars and tuples are turned into it, and a NaN
     into null. Every method raises StoreError when the database fails, and NotFoundError for a network that isn't there.
     Several processes may use one store at once.
     """
 
     def __init__(self, url_or_path: str | Path) -> None:
-        self._url = address(url_or_path)
-        self._engine: sa.Engine | None = None
+        self.database = Database(url_or_path)
+        self.access = AccessStore(self.database)
+        self.jobs = JobStore(self.database)
+        self.sources = SourceStore(self.database)
+        self._writing, self._reading = self.database.writing, self.database.reading
 
     def __enter__(self) -> Self:
         """Opens the database, makes it if it isn't there, and brings its tables up to date. Raises StoreError."""
-        self._engine = open_engine(self._url)
+        self.database.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.dispose()
+        self.database.__exit__(*exc)
 
     @property
     def on_one_host(self) -> bool:
         """Whether only processes of this host can use the store: it is a file."""
-        return self._url.get_backend_name() == "sqlite"
+        return self.database.on_one_host
 
     # Networks
 
@@ -90,6 +96,7 @@ class StateStore:
                 ) from None
             rows.insert(connection, tables.shadows, network_id=network_id, created_ns=now_ns)
             note(connection, now_ns, name, "network.created", f"Created the network {name} and its shadow.")
+            names_subject(f"network/{name}")
             return rows.network(find(connection, name))
 
     def network(self, name: str) -> NetworkRecord:
@@ -110,10 +117,18 @@ class StateStore:
             row = connection.execute(sa.select(table).where(table.c.network_id == owner.id)).one()
             return ShadowRecord(row.id, network, row.created_ns)
 
-    def update_network(self, name: str, spec_text: str, now_ns: int) -> NetworkRecord:
-        """Gives the network a new spec and its next version; the old spec is kept."""
+    def update_network(self, name: str, spec_text: str, now_ns: int, was: int | None = None) -> NetworkRecord:
+        """Gives the network a new spec and its next version; the old spec is kept.
+
+        Raises PreconditionError where its version isn't `was` (None: any).
+        """
         with self._writing(f"update the network {name}") as connection:
             old = find(connection, name)
+            if was is not None and old.version != was:
+                raise PreconditionError(
+                    f"{name} was changed meanwhile: it is of version {old.version}, not {was}",
+                    "look at it as it is now, and make the change again",
+                )
             rows.insert(
                 connection, tables.network_versions, network_id=old.id, version=old.version, spec_text=old.spec_text,
                 created_ns=old.spec_since_ns, replaced_ns=now_ns,
@@ -123,6 +138,7 @@ class StateStore:
             set_network(connection, old.id, updated_ns=now_ns, **new)
             message = f"Updated the network {name} to version {old.version + 1}."
             note(connection, now_ns, name, "network.updated", message, version=old.version + 1)
+            names_subject(f"network/{name}")
             return rows.network(find(connection, name))
 
     def network_versions(self, name: str) -> tuple[NetworkVersion, ...]:
@@ -132,9 +148,10 @@ class StateStore:
             return tuple(NetworkVersion(row.version, row.spec_text, row.created_ns, row.replaced_ns) for row in found)
 
     def set_network_state(self, name: str, state: NetworkState, now_ns: int, reason: str) -> NetworkRecord:
-        """Moves the network to a state, for a reason that its event tells."""
+        """Moves the network to a state, for a reason that its event tells. Raises ConflictError for a move that there isn't."""
         with self._writing(f"set the state of {name}") as connection:
             old = find(connection, name)
+            check_move(name, NetworkState(old.state), state)
             set_network(connection, old.id, state=state.value, updated_ns=now_ns)
             message = f"The network {name} is {state.value} (was {old.state}): {reason}"
             note(connection, now_ns, name, "network.state", message, was=old.state, state=state.value, reason=reason)
@@ -392,21 +409,6 @@ class StateStore:
             query = query.where(table.c.id < before_id)
         with self._reading("list the events") as connection:
             return tuple(rows.event(row) for row in connection.execute(query))
-
-    @contextlib.contextmanager
-    def _writing(self, doing: str) -> Iterator[sa.Connection]:
-        with explained(f"{doing} in {name_of(self._url)}"), writing(self._opened()).begin() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _reading(self, doing: str) -> Iterator[sa.Connection]:
-        with explained(f"{doing} in {name_of(self._url)}"), reading(self._opened()).begin() as connection:
-            yield connection
-
-    def _opened(self) -> sa.Engine:
-        if self._engine is None:
-            raise RuntimeError("the state store isn't open: use it in a `with` block")
-        return self._engine
 
 
 def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:

@@ -143,3 +143,91 @@ events = _table(
     sa.Column("data", sa.JSON, nullable=False),
     sa.Index(None, "network", "id"),
 )
+
+tokens = _table(
+    "tokens",
+    sa.Column("name", sa.String(63), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("networks", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("once", sa.Boolean, nullable=False),
+    _time("created_ns"),
+    _time("expires_ns", nullable=True),
+    _time("revoked_ns", nullable=True),
+    _time("used_ns", nullable=True),
+)
+
+users = _table(
+    "users",
+    sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("password", sa.Text, nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("networks", sa.JSON(none_as_null=True), nullable=True),
+    _time("created_ns"),
+    _time("disabled_ns", nullable=True),
+)
+
+sessions = _table(
+    "sessions",
+    sa.Column("user_id", BigId, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("csrf", sa.String(64), nullable=False),
+    _time("created_ns"),
+    _time("expires_ns"),
+)
+
+acts = _table(
+    "acts",
+    _time("time_ns"),
+    sa.Column("who", sa.String(63), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("through", sa.String(16), nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("network", sa.String(63), nullable=True),
+    sa.Column("key", sa.String(400), nullable=True, unique=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("asked", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("before", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("after", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Index(None, "network", "id"),
+)
+
+jobs = _table(
+    "jobs",
+    _of_network(),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("asked", sa.JSON, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("share", sa.Float, nullable=True),
+    sa.Column("doing", sa.Text, nullable=False),
+    sa.Column("result", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("trouble", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("process", sa.Text, nullable=False),
+    sa.Column("by", sa.String(63), nullable=False),
+    _time("created_ns"),
+    _time("started_ns", nullable=True),
+    _time("finished_ns", nullable=True),
+    sa.Index(None, "network_id", "id"),
+)
+
+sources = _table(
+    "sources",
+    _of_network(),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("place", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("instance", sa.String(64), nullable=False),
+    sa.Column("process", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("restarts", sa.Integer, nullable=False),
+    sa.Column("trouble", sa.Text, nullable=False),
+    sa.Column("accounts", sa.JSON, nullable=False),
+    _time("created_ns"),
+    _time("seen_ns", nullable=True),
+    _time("next_ns", nullable=True),
+    sa.Index(None, "network_id", "id"),
+)

@@ -1,0 +1,1 @@
+"""The HTTP API: use cases of service/ as resources under /v1."""

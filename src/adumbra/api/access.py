@@ -1,0 +1,73 @@
+"""Who asks, and whether they may: by a token, or by the console's sign-in. Each route says what it takes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, HTTPBearer
+
+from adumbra.api.context import At
+from adumbra.schema.access import Principal, Role
+from adumbra.schema.errors import AccessError, ForbiddenError, NotFoundError
+from adumbra.service import access
+
+COOKIE = "adumbra_session"
+CSRF_HEADER = "X-CSRF-Token"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_BEARER = HTTPBearer(auto_error=False, description="A token of `adumbra token create`.")
+_SESSION = APIKeyCookie(name=COOKIE, auto_error=False, description="The console's sign-in; changes need X-CSRF-Token, too.")
+
+
+def _principal(request: Request, at: At, bearer: object = Security(_BEARER), cookie: object = Security(_SESSION)) -> Principal:
+    del bearer, cookie  # they stand here for the OpenAPI description
+    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if secret:
+        if kind.lower() != "bearer":
+            raise AccessError("only bearer tokens are taken", "send `Authorization: Bearer TOKEN`")
+        return access.by_token(at.workspace, secret.strip(), at.now())
+    cookie_secret = request.cookies.get(COOKIE, "")
+    if not cookie_secret:
+        raise AccessError("this needs a token", "send `Authorization: Bearer TOKEN`; `adumbra token create` makes one")
+    who, session = access.by_session(at.workspace, cookie_secret, at.now())
+    if request.method not in _SAFE and not secrets.compare_digest(
+        request.headers.get(CSRF_HEADER, "").encode(), session.csrf.encode()
+    ):
+        raise ForbiddenError(f"a change by a sign-in needs its {CSRF_HEADER}", "reload the page, or use a token")
+    return who
+
+
+Known = Annotated[Principal, Depends(_principal)]
+"""Whoever asks, whatever they may."""
+
+
+def _that_may(role: Role) -> Callable[..., Principal]:
+    def check(who: Known, request: Request) -> Principal:
+        name = request.path_params.get("name")
+        return allowed(who, role, name)
+
+    return check
+
+
+def allowed(who: Principal, role: Role, network: str | None) -> Principal:
+    """Raises ForbiddenError for what they may not do. A network that isn't theirs is, to them, not there."""
+    if who.once and role is not Role.ADMIN:
+        raise ForbiddenError("this token makes the first tokens and users, and nothing else", "make a token by it first")
+    if network is not None and not who.sees(network):
+        raise NotFoundError(f"there is no network {network[:63]!r}", "or it is not one of yours")
+    if not who.may(role, network) and not (network is None and role is not Role.ADMIN and who.role.includes(role)):
+        of = "" if who.networks is None else " of some networks"
+        raise ForbiddenError(
+            f"{who.name} is {who.role.value}{of}, and this needs {role.value}", "ask an administrator for such a token"
+        )
+    return who
+
+
+Viewer = Annotated[Principal, Depends(_that_may(Role.VIEWER))]
+"""Whoever asks, once they may read: the network in the path, or what is of all (a route then shows only what they see)."""
+Operator = Annotated[Principal, Depends(_that_may(Role.OPERATOR))]
+"""Whoever asks, once they may change the network in the path."""
+Admin = Annotated[Principal, Depends(_that_may(Role.ADMIN))]
+"""Whoever asks, once they may give rights to others."""

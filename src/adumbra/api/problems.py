@@ -1,0 +1,90 @@
+"""Errors as problems (RFC 9457): what went wrong, and how to mend it. An unforeseen one is logged, and never told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from adumbra.schema.errors import (
+    AccessError,
+    AdumbraError,
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    PreconditionError,
+    SpecError,
+    StoreBusyError,
+    StoreUnavailableError,
+    TooLittleDataError,
+)
+
+_STATUSES: tuple[tuple[type[AdumbraError], int, str], ...] = (  # the first that fits
+    (ForbiddenError, 403, "forbidden"),
+    (AccessError, 401, "not-known"),
+    (PreconditionError, 412, "changed-meanwhile"),
+    (ConflictError, 409, "conflict"),
+    (NotFoundError, 404, "not-found"),
+    (SpecError, 422, "spec"),
+    (InputError, 422, "input"),
+    (TooLittleDataError, 409, "too-little-data"),
+    (StoreBusyError, 503, "busy"),
+    (StoreUnavailableError, 503, "unavailable"),
+    (AdumbraError, 500, "failed"),
+)
+MEDIA_TYPE = "application/problem+json"
+
+
+def add_problems(app: FastAPI) -> None:
+    """Lets every error of the app be answered as a problem."""
+    app.add_exception_handler(AdumbraError, _ours)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def problem(status: int, kind: str, title: str, detail: str = "", problems: list[str] | None = None) -> JSONResponse:
+    """An answer that tells of a problem."""
+    told: dict[str, Any] = {"type": f"urn:adumbra:problem:{kind}", "title": title, "status": status, "detail": detail}
+    if problems:
+        told["problems"] = problems
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "2"}, 429: {"Retry-After": "1"}}.get(status)
+    return JSONResponse(told, status, headers, MEDIA_TYPE)
+
+
+def of_error(error: AdumbraError) -> JSONResponse:
+    """The answer to an error of this program's."""
+    status, kind = next((status, kind) for known, status, kind in _STATUSES if isinstance(error, known))
+    problems = list(error.problems) if isinstance(error, SpecError) else None
+    return problem(status, kind, error.what, error.mend, problems)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, AdumbraError)
+    return of_error(error)
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, RequestValidationError)
+    problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:20]]
+    return problem(422, "input", "the request is not of the form that this route takes", "see /v1/openapi.json", problems)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    mend = f"see /v1/openapi.json for what there is beside {request.url.path[:200]}" if error.status_code in {404, 405} else ""
+    answer = problem(error.status_code, "http", str(error.detail), mend)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    structlog.get_logger(__name__).error("request failed", path=request.url.path, exc_info=error)
+    return problem(500, "fault", "the server failed at this, by a fault of its own", "its log tells more; report it")

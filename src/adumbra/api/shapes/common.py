@@ -1,0 +1,51 @@
+"""What many answers have in common: pages, problems, times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+T = TypeVar("T")
+
+
+def instant(time_ns: int) -> datetime:
+    """A time of the stores as JSON tells it: to the microsecond, UTC."""
+    return datetime.fromtimestamp(time_ns // 1000 / 1e6, UTC)
+
+
+Instant = Annotated[datetime, BeforeValidator(lambda told: instant(told) if isinstance(told, int) else told)]
+"""A time; a record's ns since the epoch are taken for one."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["shop"])]
+"""A network's name."""
+
+
+class Answer(BaseModel):
+    """What is answered. Built from records, or from plain data."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Asked(BaseModel):
+    """What is asked for. A field that isn't known is refused, so that a slip of the pen isn't silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class Page(Answer, Generic[T]):
+    """Some of many. next: what to give as `after` for those that follow, none at the end."""
+
+    items: list[T]
+    next: str | None = Field(None, description="Give it as `after` for the next page; absent at the end.")
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457), and what to do about it."""
+
+    type: str = Field("about:blank", examples=["urn:adumbra:problem:not-found"])
+    title: str = Field(examples=["there is no network 'shpo'"])
+    status: int = Field(examples=[404])
+    detail: str = Field("", description="What to do next.", examples=["did you mean 'shop'? there are: shop"])
+    problems: list[str] = Field(default_factory=list, description="Each problem of a spec or request, one line each.")

@@ -1,0 +1,102 @@
+"""Work that takes longer than a request, and the sources that a server observes for a network. Nouns only.
+
+Times are ns since the epoch. Mappings are plain JSON data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class JobKind(StrEnum):
+    """What is worked on."""
+
+    TRAIN = "train"
+    PROFILE = "profile"
+    CALIBRATE = "calibrate"
+    WHATIF = "whatif"
+    ACTIVATE = "activate"
+    DEACTIVATE = "deactivate"
+
+
+class JobState(StrEnum):
+    """How far it is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def over(self) -> bool:
+        return self in {JobState.DONE, JobState.FAILED, JobState.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A piece of work. asked: what was asked for; share: how much of it is done, 0 to 1, None where that isn't known; doing:
+    what is being done; result: what came of it; trouble: why it failed, in one line. attempts: how often it was begun: one
+    whose process died is begun again. process: who works at it."""
+
+    id: int
+    network: str
+    kind: JobKind
+    asked: Mapping[str, Any]
+    state: JobState
+    share: float | None
+    doing: str
+    result: Mapping[str, Any] | None
+    trouble: str
+    attempts: int
+    process: str
+    by: str
+    created_ns: int
+    started_ns: int | None
+    finished_ns: int | None
+
+
+class Place(StrEnum):
+    """Where a source is tapped."""
+
+    SERVER = "server"  # by a process that the server starts and looks after
+    REMOTE = "remote"  # by `adumbra tap` on another host
+
+
+class SourceState(StrEnum):
+    """What becomes of a source."""
+
+    WAITING = "waiting"  # to be begun, or begun again after it failed
+    RUNNING = "running"
+    DONE = "done"  # a file, to its end
+    STOPPED = "stopped"  # because somebody asked for it
+    FAILED = "failed"  # for good: trying again won't help
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """A source that is to be observed for a network.
+
+    source: as its user names it (schema.sources); options: layer, workers; instance: the tap that has it, a random word,
+    "" for none; process: which process that is; seen_ns: when it last said something; restarts: how often it was begun again;
+    accounts: where everything went, as it last said; trouble: what went wrong last, or what is to be known.
+    """
+
+    id: int
+    network: str
+    source: str
+    options: Mapping[str, Any]
+    place: Place
+    state: SourceState
+    instance: str
+    process: str
+    host: str
+    restarts: int
+    trouble: str
+    accounts: Mapping[str, Any]
+    created_ns: int
+    seen_ns: int | None
+    next_ns: int | None
