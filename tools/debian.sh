@@ -6,7 +6,7 @@ wanted=""
 for pair in tshark:tshark tcpdump:tcpdump nfdump:nfdump nfpcapd:nfdump capinfos:wireshark-common editcap:wireshark-common \
     zstd:zstd ip:iproute2 tc:iproute2 git:git nft:nftables ovs-vsctl:openvswitch-switch softflowd:softflowd tcpreplay:tcpreplay \
     prometheus:prometheus victoria-metrics:victoria-metrics influxd:influxdb redis-server:redis-server ping:iputils-ping ethtool:ethtool \
-    chromium:chromium; do
+    chromium:chromium haproxy:haproxy; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || case " $wanted " in *" ${pair##*:} "*) ;; *) wanted="$wanted ${pair##*:}" ;; esac
 done
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || wanted="$wanted postgresql"
