@@ -9,9 +9,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Scope
 
 from adumbra import __version__
+from adumbra.api import oidc
 from adumbra.api.access import who_asks
 from adumbra.api.context import Server
 from adumbra.api.limits import Limits
+from adumbra.api.oidc import Oidc
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import audit, networks, sessions, tokens, users
 from adumbra.api.shapes.common import Problem
@@ -45,13 +47,15 @@ class Api(FastAPI):
         return Limits(super().build_middleware_stack(), server.care, vouch, lambda: getattr(self.state, "page_headers", {}))
 
 
-def make_app(server: Server) -> FastAPI:
-    """The API over a server."""
+def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
+    """The API over a server. signs_in: who vouches for users beside it, if anybody does."""
     app = Api(
         server, title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
         summary="Sizes for the VMs of a virtual network before they boot.",
     )  # fmt: skip
+    app.state.oidc = signs_in
     add_problems(app)
     for each in (networks, tokens, users, sessions, audit):
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+    app.include_router(oidc.router, prefix="/v1")
     return app
