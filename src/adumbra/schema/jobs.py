@@ -79,6 +79,17 @@ class JobRecord:
     finished_ns: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs are asked for, newest first. networks: of these only, None for all; kinds, states: () for all."""
+
+    networks: tuple[str, ...] | None = None
+    kinds: tuple[JobKind, ...] = ()
+    states: tuple[JobState, ...] = ()
+    before_id: int | None = None
+    limit: int = 100
+
+
 class Place(StrEnum):
     """Where a source is tapped."""
 
