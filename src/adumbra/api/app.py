@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from adumbra import __version__
 from adumbra.api.context import Server
+from adumbra.api.events_stream import Streams
 from adumbra.api.problems import add_problems
-from adumbra.api.routes import networks
+from adumbra.api.routes import (
+    calibration,
+    events,
+    forecasts,
+    health,
+    jobs,
+    metrics,
+    networks,
+    plans,
+    profiles,
+    shadows,
+    specs,
+    streams,
+    trainings,
+    whatif,
+)
 from adumbra.api.shapes.common import Problem
 
 _PROBLEMS = {
@@ -24,10 +41,19 @@ def make_app(server: Server) -> FastAPI:
     """The API over a server."""
     app = FastAPI(
         title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
-        summary="Sizes for the VMs of a virtual network before they boot.",
+        summary="Sizes for the VMs of a virtual network before they boot.", generate_unique_id_function=_operation,
     )  # fmt: skip
     app.state.server = server
+    app.state.streams = Streams(server.care.streams, server.care.stream_s)  # whoever stops the server ends them
     add_problems(app)
-    for each in (networks,):
+    app.include_router(health.router)
+    for each in (
+        networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
+    ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """A route's name in the OpenAPI: its module's and its function's."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"

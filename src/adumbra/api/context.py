@@ -14,13 +14,16 @@ from adumbra.service.workspace import Workspace
 @dataclass(frozen=True, slots=True)
 class Care:
     """What the server bounds. body_bytes: of a request; batch_bytes: of a tap's; requests_per_s, burst: of each client;
-    tries_per_min: of each address, of sign-ins and tokens that aren't accepted."""
+    tries_per_min: of each address, of sign-ins and tokens that aren't accepted; streams: that are open at once; stream_s: after
+    which each of them ends."""
 
     body_bytes: int = 17 * 2**20
     batch_bytes: int = 64 * 2**20
     requests_per_s: float = 50.0
     burst: int = 200
     tries_per_min: int = 20
+    streams: int = 100
+    stream_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,7 @@ class StateStore:
                 created_ns=now_ns, emulated_ns=None,
             )  # fmt: skip
             rows.keep_newest(connection, table, KEPT_CALIBRATIONS, network_id=owner.id)
+            names_subject(f"calibration/{network}/{version}")
             note(connection, now_ns, network, "calibration.saved", message, version=version)
             return rows.calibration(network, hanging_on(connection, table, owner.id, 1)[0])
 
@@ -276,6 +277,7 @@ class StateStore:
     def serve_training(self, network: str, version: int, now_ns: int) -> TrainingVersion:
         """Lets a version serve, with an event; nothing happens where it does. Raises NotFoundError for one that isn't there."""
         with self._writing(f"serve a training of {network}") as connection:
+            names_subject(f"training/{network}/{version}")
             return trainings.serve(connection, find(connection, network), version, now_ns)
 
     def forget_training(self, network: str, version: int, now_ns: int) -> TrainingVersion:
@@ -292,6 +294,7 @@ class StateStore:
                 connection, table, network_id=owner.id, version=version, profile=rows.plain(profile_json), created_ns=now_ns
             )
             rows.keep_newest(connection, table, KEPT_PROFILES, network_id=owner.id)
+            names_subject(f"profile/{network}/{version}")
             note(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
             return rows.profile(network, hanging_on(connection, table, owner.id, 1)[0])
 
