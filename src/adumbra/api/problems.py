@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from adumbra.schema.errors import (
     AccessError,
     AdumbraError,
+    BusyError,
     ConflictError,
     ForbiddenError,
     InputError,
@@ -34,6 +35,7 @@ _STATUSES: tuple[tuple[type[AdumbraError], int, str], ...] = (  # the first that
     (InputError, 422, "input"),
     (TooLittleDataError, 409, "too-little-data"),
     (StoreBusyError, 503, "busy"),
+    (BusyError, 503, "busy"),
     (StoreUnavailableError, 503, "unavailable"),
     (AdumbraError, 500, "failed"),
 )
@@ -55,6 +57,12 @@ def problem(status: int, kind: str, title: str, detail: str = "", problems: list
         told["problems"] = problems
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "2"}, 429: {"Retry-After": "1"}}.get(status)
     return JSONResponse(told, status, headers, MEDIA_TYPE)
+
+
+def told_of(error: AdumbraError) -> dict[str, Any]:
+    """What is told of an error of this program's where the answer has begun."""
+    status, kind = next((status, kind) for known, status, kind in _STATUSES if isinstance(error, known))
+    return {"type": f"urn:adumbra:problem:{kind}", "title": error.what, "status": status, "detail": error.mend}
 
 
 def of_error(error: AdumbraError) -> JSONResponse:
