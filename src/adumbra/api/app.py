@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from adumbra import __version__
 from adumbra.api.context import Server
 from adumbra.api.problems import add_problems
-from adumbra.api.routes import batches, networks
+from adumbra.api.routes import batches, networks, sources
 from adumbra.api.shapes.common import Problem
 
 _PROBLEMS = {
@@ -28,6 +28,6 @@ def make_app(server: Server) -> FastAPI:
     )  # fmt: skip
     app.state.server = server
     add_problems(app)
-    for each in (networks, batches):
+    for each in (networks, batches, sources):
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     return app
