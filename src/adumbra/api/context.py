@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -41,7 +42,7 @@ class Care:
 @dataclass(frozen=True, slots=True)
 class Server:
     """What the routes work with. wake: told that there is work for the loops; ready: whether they run; health: what is to be
-    known of them, by loop."""
+    known of them, by loop; captures: the folder of files that sources of the server may name, None: none may."""
 
     workspace: Workspace
     now: Callable[[], int]
@@ -50,6 +51,7 @@ class Server:
     wake: Callable[[], None] = lambda: None
     ready: Callable[[], bool] = lambda: True
     health: Callable[[], dict[str, str]] = dict
+    captures: Path | None = None
 
 
 @dataclass(slots=True)
