@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from adumbra.schema.errors import (
     AccessError,
     AdumbraError,
+    BusyError,
     ConflictError,
     ForbiddenError,
     InputError,
@@ -34,6 +35,7 @@ _STATUSES: tuple[tuple[type[AdumbraError], int, str], ...] = (  # the first that
     (InputError, 422, "input"),
     (TooLittleDataError, 409, "too-little-data"),
     (StoreBusyError, 503, "busy"),
+    (BusyError, 503, "busy"),
     (StoreUnavailableError, 503, "unavailable"),
     (AdumbraError, 500, "failed"),
 )

@@ -7,7 +7,7 @@ import ipaddress
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from adumbra.api.access import allowed, principal_of
+from adumbra.api.access import allowed, who_asks
 from adumbra.api.context import At
 from adumbra.schema.access import Role
 from adumbra.schema.errors import ForbiddenError
@@ -23,7 +23,7 @@ router = APIRouter(tags=["server"])
 )  # fmt: skip
 def metrics_page(request: Request, at: At) -> Response:
     if not _of_this_host(request):
-        who = allowed(principal_of(request, at), Role.VIEWER, None)
+        who = allowed(who_asks(at, request), Role.VIEWER, None)
         if who.networks is not None:
             raise ForbiddenError("the page tells of all networks, and this token is of some", "ask for one of all networks")
     if at.exposition is None:
