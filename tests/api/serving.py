@@ -105,7 +105,8 @@ def served(home: Path, storage: Storage | None = None, **server: Any) -> Iterato
     woken: list[int] = []
     with Workspace(home, storage) as workspace:
         context = Server(workspace, **{"now": time.time_ns, "wake": lambda: woken.append(1), **server})
-        with listening(make_app(context)) as url:
+        app = make_app(context)
+        with listening(app, app.state.streams.end) as url:
             running = Serving(workspace, context, url, woken)
             try:
                 yield running

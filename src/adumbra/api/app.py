@@ -5,15 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Scope
 
 from adumbra import __version__
 from adumbra.api.access import who_asks
 from adumbra.api.context import Server
+from adumbra.api.events_stream import Streams
 from adumbra.api.limits import Limits
 from adumbra.api.problems import add_problems
-from adumbra.api.routes import audit, metrics_page, networks, sessions, tokens, users
+from adumbra.api.routes import (
+    audit,
+    calibration,
+    events,
+    forecasts,
+    health,
+    jobs,
+    metrics,
+    metrics_page,
+    networks,
+    plans,
+    profiles,
+    sessions,
+    shadows,
+    specs,
+    streams,
+    tokens,
+    trainings,
+    users,
+    whatif,
+)
 from adumbra.api.shapes.common import Problem
 
 _PROBLEMS = {
@@ -49,10 +71,20 @@ def make_app(server: Server) -> FastAPI:
     """The API over a server."""
     app = Api(
         server, title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
-        summary="Sizes for the VMs of a virtual network before they boot.",
+        summary="Sizes for the VMs of a virtual network before they boot.", generate_unique_id_function=_operation,
     )  # fmt: skip
+    app.state.streams = Streams(server.care.streams, server.care.stream_s)  # whoever stops the server ends them
     add_problems(app)
-    for each in (networks, tokens, users, sessions, audit):
+    app.include_router(health.router)
+    for each in (
+        networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams, tokens, users,
+        sessions, audit,
+    ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """A route's name in the OpenAPI: its module's and its function's."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"

@@ -18,7 +18,8 @@ class Care:
     bodies_bytes: of all requests that are read at a time; wait_s: for the next piece of a request; bytes_per_s: the slowest
     that a body may come; requests_per_s, burst: of each client; tries_per_min: of each address, of sign-ins and tokens that
     aren't accepted; clients: of how many that is known at a time; connections: how many are held; idle_s: how long one is
-    that asks for nothing; head_bytes: of a request's line and headers."""
+    that asks for nothing; head_bytes: of a request's line and headers; streams: that are open at once;
+    stream_s: after which each of them ends."""
 
     body_bytes: int = 17 * 2**20
     batch_bytes: int = 64 * 2**20
@@ -33,6 +34,8 @@ class Care:
     requests_per_s: float = 50.0
     burst: int = 200
     tries_per_min: int = 20
+    streams: int = 100
+    stream_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
