@@ -86,7 +86,8 @@ async def _change(request: Request, at: At, who: Known, idempotency_key: Annotat
     ).hexdigest()
     origin = request.client.host if request.client else "?"
     return Change(
-        at, who, f"{request.method} {_template(request)}", origin, request.path_params.get("name"), idempotency_key or "", fingerprint
+        at, who, f"{request.method} {_template(request)}", origin, request.path_params.get("name"), idempotency_key or "",
+        fingerprint,
     )  # fmt: skip
 
 

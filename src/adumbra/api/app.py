@@ -17,6 +17,7 @@ from adumbra.api.limits import Limits
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import (
     audit,
+    batches,
     calibration,
     events,
     forecasts,
@@ -77,8 +78,8 @@ def make_app(server: Server) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     for each in (
-        networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams, tokens, users,
-        sessions, audit,
+        networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
+        batches, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
