@@ -16,6 +16,9 @@ from adumbra.api.context import Server
 from adumbra.api.events_stream import Streams
 from adumbra.api.limits import Limits
 from adumbra.api.oidc import Oidc
+=======
+from adumbra.api.limits import Limits
+>>>>>>> 0dadd574f4544db885d8c77a2b53684d832e68ee
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import (
     audit,
@@ -26,6 +29,7 @@ from adumbra.api.routes import (
     health,
     jobs,
     metrics,
+    metrics_page,
     networks,
     plans,
     profiles,
@@ -86,6 +90,7 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     app.include_router(oidc.router, prefix="/v1")
+    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     return app
 
 
