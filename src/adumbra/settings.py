@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -66,11 +66,43 @@ class Settings(BaseSettings):
     log_format: LogFormat = LogFormat.AUTO
 
 
+class ClientSettings(BaseSettings):
+    """How commands reach a server, from ADUMBRA_* variables.
+
+    server: its URL; without it commands work in this host's own workspace. token: by which it knows us, or token_file: the file
+    that holds it. server_ca: a file of the authorities that are trusted in place of the system's. server_insist: send the token
+    to another host without TLS. server_timeout_s: how long an answer may take; server_give_up_s: for how long a server that is
+    away is tried again.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
+    server: str = ""
+    token: SecretStr = SecretStr("")
+    token_file: Path | None = None
+    server_ca: Path | None = None
+    server_insist: bool = False
+    server_timeout_s: float = Field(60.0, ge=1.0, le=3600.0, allow_inf_nan=False)
+    server_give_up_s: float = Field(15.0, ge=0.0, le=3600.0, allow_inf_nan=False)
+
+
+_Loaded = TypeVar("_Loaded", bound=BaseSettings)
+
+
 def load_settings() -> Settings:
     """The settings. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(Settings)
+
+
+def load_client_settings() -> ClientSettings:
+    """How a server is reached. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(ClientSettings)
+
+
+def _load(kind: type[_Loaded]) -> _Loaded:
     try:
-        return Settings.model_validate({})
+        return kind.model_validate({})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        name = f"{_PREFIX}{first['loc'][0]}".upper() if first["loc"] else "a setting"
+        prefix = kind.model_config.get("env_prefix", _PREFIX)
+        name = f"{prefix}{first['loc'][0]}".upper() if first["loc"] else "a setting"
         raise InputError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}", "correct it, or unset it") from None

@@ -54,6 +54,12 @@ class Calibrated:
     def to_dict(self) -> dict[str, Any]:
         return {"version": self.version, **self.calibration.to_dict()}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Calibrated:
+        """What `to_dict` gave, without the held-out rows. Raises KeyError or TypeError for anything else."""
+        rest = {name: value for name, value in plain.items() if name != "version"}
+        return cls(plain["version"], Calibration.from_dict(rest), {})
+
 
 def is_stale(workspace: Workspace, name: str) -> bool:
     """Whether stored time was emulated by an earlier calibration: the last one's work was stopped half-way."""
