@@ -1,15 +1,21 @@
-"""What the environment says: where state and metrics live, what is kept, what is logged. Reads environment variables only."""
+"""What the environment says: where state and metrics live, what is kept, what is logged, how a server is reached and by whom.
+
+Reads environment variables only.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from adumbra.schema.access import Role
 from adumbra.schema.errors import InputError
 from adumbra.schema.units import parse_keep_s
 
@@ -85,6 +91,72 @@ class ClientSettings(BaseSettings):
     server_give_up_s: float = Field(15.0, ge=0.0, le=3600.0, allow_inf_nan=False)
 
 
+@dataclass(frozen=True, slots=True)
+class RoleRule:
+    """Whoever is of that group may do what the role may. networks: None for all."""
+
+    group: str
+    role: Role
+    networks: tuple[str, ...] | None = None
+
+
+def parse_role_rules(text: object) -> tuple[RoleRule, ...]:
+    """Rules such as `admins=admin; net-ops=operator:shop,lab`. Raises ValueError saying how to write them."""
+    return tuple(_role_rule(each.strip()) for each in str(text).split(";") if each.strip())
+
+
+def _role_rule(text: str) -> RoleRule:
+    group, _, given = text.rpartition("=")
+    role, colon, names = given.partition(":")
+    networks = tuple(name.strip() for name in names.split(",") if name.strip()) if colon else None
+    if not group.strip() or role.strip() not in set(Role) or networks == ():
+        raise ValueError(f"{text[:60]!r} is no rule; write GROUP=ROLE or GROUP=ROLE:NETWORK,NETWORK, rules parted by ;")
+    return RoleRule(group.strip(), Role(role.strip()), networks)
+
+
+def _networks(text: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(each.strip()) for each in str(text).split(",") if each.strip())
+
+
+class OidcSettings(BaseSettings):
+    """Who vouches for those who sign in at the console, from ADUMBRA_OIDC_* variables (OpenID Connect Core 1.0).
+
+    issuer: its URL, empty for nobody. client_id, client_secret_file: by what it knows this server; without a file this is a
+    public client. scopes: what is asked for. name_claim: what users are called by; groups_claim: where their groups stand, dots
+    lead inwards. roles: what each group may; whoever is of none of them is turned away.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}OIDC_", extra="ignore")
+    issuer: str = ""
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    scopes: str = "openid profile email"
+    name_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    roles: Annotated[tuple[RoleRule, ...], NoDecode, BeforeValidator(parse_role_rules)] = Field((), validate_default=False)
+
+
+class ServeSettings(BaseSettings):
+    """How a server is reached, from ADUMBRA_SERVE_* variables.
+
+    host, port: what it binds to. tls_cert, tls_key: files in PEM, the certificate with what it is signed by. insist: bind
+    beyond this host without TLS. trusted_proxies: addresses and networks whose X-Forwarded-For and -Proto are believed. url:
+    how browsers reach it, where a proxy stands before it. connections: how many are held at once.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}SERVE_", extra="ignore")
+    host: str = "127.0.0.1"
+    port: int = Field(8642, ge=0, le=65_535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insist: bool = False
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (), validate_default=False
+    )
+    url: str = ""
+    connections: int = Field(1_200, ge=10, le=100_000)
+
+
 _Loaded = TypeVar("_Loaded", bound=BaseSettings)
 
 
@@ -96,6 +168,16 @@ def load_settings() -> Settings:
 def load_client_settings() -> ClientSettings:
     """How a server is reached. Raises InputError naming the variable that is wrong, never its value."""
     return _load(ClientSettings)
+
+
+def load_serve_settings() -> ServeSettings:
+    """How a server is to be reached. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(ServeSettings)
+
+
+def load_oidc_settings() -> OidcSettings:
+    """Who vouches for those who sign in. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(OidcSettings)
 
 
 def _load(kind: type[_Loaded]) -> _Loaded:

@@ -54,6 +54,7 @@ def calibrate(  # noqa: PLR0917 (options of a command)
     """Fit the demand model to measured use: what each VM's connections, requests and bytes cost."""
     from adumbra.schema.errors import InputError
     from adumbra.schema.units import parse_share
+
     if sum((usage is not None, show_it, reset, from_traffic)) != 1:
         raise InputError("one thing at a time", f"give one of: adumbra calibrate {name} USAGE, --from-traffic, --show, --reset")
     if update and usage is None:

@@ -60,7 +60,9 @@ class Said:
         try:
             return json.loads(self.body) if self.body else None
         except ValueError:
-            raise ServerError("the server's answer is no JSON", "is it an Adumbra server, of a version like this one?") from None
+            raise ServerError(
+                "the server's answer is no JSON", "is it an Adumbra server, of a version like this one?"
+            ) from None
 
 
 class LaterError(Exception):
@@ -229,6 +231,7 @@ class Asker:
             said = self._auth.hidden(_short(body[:200].decode("utf-8", "replace")))
             told = f"{place} answers {status}, and not as an Adumbra server does" + (f": {said}" if said else "")
             return ServerError(told, "is it the right address, or is a proxy in between?")
+
     def _opened(self) -> httpx.Client:
         if self._client is None:
             raise RuntimeError("the client isn't open: use it in a `with` block")
@@ -242,7 +245,8 @@ def _tls(access: Access) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=None if access.ca is None else str(access.ca))
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"the authorities' file {access.ca} can't be read ({error.strerror or 'no certificates'})", "check ADUMBRA_SERVER_CA"
+            f"the authorities' file {access.ca} can't be read ({error.strerror or 'no certificates'})",
+            "check ADUMBRA_SERVER_CA",
         ) from None
 
 

@@ -61,7 +61,9 @@ def problem_of(error: AdumbraError) -> tuple[int, str]:
 
 def error_of(type: str, status: int, title: str, detail: str, problems: Sequence[str] = ()) -> AdumbraError:
     """The very error that a problem tells of: its class by the problem's kind, or else by the status; `what` and `mend`."""
-    kind = _OF_KIND.get(type.removeprefix(PREFIX)) or _OF_STATUS.get(status, ServerError if status in {429, 503} else AdumbraError)
+    kind = _OF_KIND.get(type.removeprefix(PREFIX)) or _OF_STATUS.get(
+        status, ServerError if status in {429, 503} else AdumbraError
+    )
     if kind is SpecError:
         return SpecError(list(problems) or [title])
     return kind(f"{title}: {'; '.join(problems[:3])}" if problems else title, detail)
