@@ -13,7 +13,7 @@ import httpx
 
 from adumbra.schema.errors import AccessError, InputError
 
-TOKEN, TOKEN_FILE = "ADUMBRA_TOKEN", "ADUMBRA_TOKEN_FILE"  # noqa: S105 names of variables
+TOKEN, TOKEN_FILE = "ADUMBRA_TOKEN", "ADUMBRA_TOKEN_FILE"
 _MOST_TOKEN_BYTES = 4096
 
 
@@ -107,14 +107,12 @@ def _read(file: Path) -> str:
     try:
         if file.stat().st_size > _MOST_TOKEN_BYTES:
             raise AccessError(f"the token file {file} is too large to hold a token", "it holds the token and nothing else")
-        token = file.read_text(encoding="ascii").strip()
+        found = file.read_bytes().decode("ascii", "replace").strip()
     except OSError as error:
         raise AccessError(f"the token file {file} can't be read ({error.strerror})", "check its path and rights") from None
-    except UnicodeDecodeError:
-        token = " "
-    if not is_token(token):
+    if not is_token(found):
         raise AccessError(f"the token file {file} holds what can't be a token", "it holds the token and nothing else")
-    return token
+    return found
 
 
 def is_token(text: str) -> bool:
