@@ -115,14 +115,17 @@ def workspace(home: Path | None = None) -> Iterator[Workspace]:
     """The user's workspace, once what was interrupted in it is ended."""
     from adumbra.service.recovery import recover
 
-    with _workspace(home) as opened:
+    with opened_workspace(home) as opened:
         for told in recover(opened, now_ns()):
             say(told)
         yield opened
 
 
-def _workspace(home: Path | None) -> Workspace:
-    """The workspace that the environment names. One of another folder keeps all to itself: a demo is nobody's data."""
+def opened_workspace(home: Path | None = None) -> Workspace:
+    """The workspace that the environment names, as it was left.
+
+    One of another folder keeps all to itself: a demo is nobody's data.
+    """
     from adumbra.service.upkeep import retention_of
     from adumbra.service.workspace import Storage, Workspace
     from adumbra.settings import load_settings

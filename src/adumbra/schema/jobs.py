@@ -1,6 +1,26 @@
 """Work that takes longer than a request, and the sources that a server observes for a network. Nouns only.
 
 Times are ns since the epoch. Mappings are plain JSON data.
+
+What a job's `asked` holds, by its kind; every key is there, null where nothing was said:
+
+    train        {"seed": 1}
+    profile      {"shortfall": 0.01, "horizon_s": 604800, "risk": "per-vm"}     null: the spec's target; a week
+    calibrate    {"usage": "uploads/3f….csv", "from_traffic": false, "update": false, "train_share": 0.333, "measured_on": null}
+                     usage: a file in the workspace's folder, or a Prometheus server's URL; null with from_traffic.
+                     The file is the job's own: whoever ends the job drops it (service.uploads).
+    whatif       {"traffic": 2.0, "vms": ["web-1"], "type": "m7i.large", "last_s": 86400, "sweep": false}
+                     vms: [] for all; type: null for the declared; last_s: null for all that is stored
+    activate     {"provider": "terraform"}
+    deactivate   {"provider": "terraform"}
+
+What `result` holds once it is done: what the same command gives by `--output json`.
+
+    train        {"network", "version", "serves", "judgement", "forgotten", and the training's summary}
+    profile      the profile (DESIGN.md section 6), and "version"
+    calibrate    {"version", and the calibration; "rows": how many stored rows were emulated anew}
+    whatif       service.whatif.Answers.to_dict(), and "last_s"
+    activate, deactivate    service.activations.Activation.to_dict()
 """
 
 from __future__ import annotations

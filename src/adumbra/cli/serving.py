@@ -1,0 +1,100 @@
+"""How the server process listens, and how it ends: uvicorn with the daemon beside it. Knows no route."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from adumbra.schema.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from adumbra.daemon.server import Daemon
+
+BACKLOG = 2_048
+ANSWERS_S = 5
+"""How long requests that are being answered may take when the server stops."""
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises InputError where that can't be."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise InputError(
+            f"{host}:{port} can't be listened on: {error.strerror or error}",
+            "give another --host or --port, or stop what has it",
+        ) from None
+    listener.set_inheritable(False)
+    return listener
+
+
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
+    """Where it listens, as a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+class _Uvicorn(uvicorn.Server):
+    """Says when it answers; leaves signals to `run`."""
+
+    def __init__(self, config: uvicorn.Config, answering: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._answering = answering
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._answering()
+
+
+def run(app: FastAPI, listener: socket.socket, daemon: Daemon, listening: Callable[[], None]) -> None:
+    """Serves until SIGTERM or SIGINT: then the loops end, while the API still answers their children, and then it ends, too.
+
+    A second signal ends everything at once, as a power cut would: nothing that was acknowledged is lost by it.
+    """
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
+        timeout_graceful_shutdown=ANSWERS_S,
+    )  # fmt: skip
+    server = _Uvicorn(config, listening)
+    asked = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        del number, frame
+        if asked.is_set():
+            daemon.kill()
+            os._exit(0)
+        asked.set()
+        threading.Thread(target=_end, name="stopping", daemon=True).start()
+
+    def _end() -> None:
+        try:
+            daemon.stop()
+        finally:
+            server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    daemon.start()
+    try:
+        server.run([listener])
+    finally:
+        if not asked.is_set():
+            daemon.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
