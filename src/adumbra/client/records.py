@@ -17,6 +17,8 @@ from adumbra.schema.plain import of_plain
 from adumbra.schema.state import NetworkRecord, NetworkState
 
 if TYPE_CHECKING:
+    from adumbra.schema.state import TrainingVersion
+    from adumbra.service.calibrations import Calibrated
     from adumbra.service.networks import Network
 
 T = TypeVar("T")
@@ -55,9 +57,8 @@ def time_ns(text: str) -> int:
     return (whole.days * 86_400 + whole.seconds) * 10**9 + int((match[2] or "").ljust(9, "0"))
 
 
-def network(answer: Mapping[str, Any], calibration: Mapping[str, Any] | None = None) -> Network:
-    """A network, its spec read back from the plain data that it travels as; with what measured use said of it, if given."""
-    from adumbra.schema.calibration import Calibration
+def network(answer: Mapping[str, Any]) -> Network:
+    """A network, its spec read back from the plain data that it travels as; what measured use said of it stays unknown."""
     from adumbra.schema.spec import expand_vms, parse_spec
     from adumbra.service.networks import Network
 
@@ -67,4 +68,18 @@ def network(answer: Mapping[str, Any], calibration: Mapping[str, Any] | None = N
         0, spec.name, text, int(answer["version"]), NetworkState(answer["state"]), time_ns(answer["created"]),
         time_ns(answer["updated"]),
     )  # fmt: skip
-    return Network(kept, spec, expand_vms(spec), Calibration.from_dict(calibration) if calibration else None)
+    return Network(kept, spec, expand_vms(spec))
+
+
+def calibrated(answer: Mapping[str, Any]) -> Calibrated | None:
+    """What measured use said of a network's VMs; None: nothing, they follow their roles' priors."""
+    from adumbra.service.calibrations import Calibrated
+
+    return Calibrated.from_dict(answer) if answer.get("version") is not None and answer.get("vms") else None
+
+
+def version(answer: Mapping[str, Any]) -> TrainingVersion:
+    """One of a network's trainings."""
+    from adumbra.schema.state import TrainingVersion
+
+    return record(TrainingVersion, answer)
