@@ -8,8 +8,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
+from starlette.requests import HTTPConnection
 
-from adumbra.api.context import At
+from adumbra.api.context import At, Server, passes_for
 from adumbra.schema.access import Principal, Role
 from adumbra.schema.errors import AccessError, ForbiddenError, NotFoundError
 from adumbra.service import access
@@ -23,8 +24,19 @@ _SESSION = APIKeyCookie(name=COOKIE, auto_error=False, description="The console'
 
 def _principal(request: Request, at: At, bearer: object = Security(_BEARER), cookie: object = Security(_SESSION)) -> Principal:
     del bearer, cookie  # they stand here for the OpenAPI description
-    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if secret:
+    who = who_asks(at, request)
+    passes_for(request.scope, who)
+    return who
+
+
+def who_asks(at: Server, request: HTTPConnection) -> Principal:
+    """Whoever asks, by their token or sign-in; by a sign-in, a change must repeat its CSRF token.
+
+    Raises AccessError for somebody who isn't known, ForbiddenError for a change that the console may not have asked for.
+    """
+    given = request.headers.get("Authorization", "")
+    if given:
+        kind, _, secret = given.partition(" ")
         if kind.lower() != "bearer":
             raise AccessError("only bearer tokens are taken", "send `Authorization: Bearer TOKEN`")
         return access.by_token(at.workspace, secret.strip(), at.now())
@@ -32,7 +44,7 @@ def _principal(request: Request, at: At, bearer: object = Security(_BEARER), coo
     if not cookie_secret:
         raise AccessError("this needs a token", "send `Authorization: Bearer TOKEN`; `adumbra token create` makes one")
     who, session = access.by_session(at.workspace, cookie_secret, at.now())
-    if request.method not in _SAFE and not secrets.compare_digest(
+    if request.scope.get("method", "GET") not in _SAFE and not secrets.compare_digest(
         request.headers.get(CSRF_HEADER, "").encode(), session.csrf.encode()
     ):
         raise ForbiddenError(f"a change by a sign-in needs its {CSRF_HEADER}", "reload the page, or use a token")
@@ -70,4 +82,14 @@ Viewer = Annotated[Principal, Depends(_that_may(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(_that_may(Role.OPERATOR))]
 """Whoever asks, once they may change the network in the path."""
 Admin = Annotated[Principal, Depends(_that_may(Role.ADMIN))]
-"""Whoever asks, once they may give rights to others."""
+"""Whoever asks, once they may do all, to all networks."""
+
+
+def _that_gives(who: Known) -> Principal:
+    if who.role is not Role.ADMIN:
+        raise ForbiddenError(f"{who.name} is {who.role.value}, and this needs admin", "ask an administrator")
+    return who
+
+
+Giver = Annotated[Principal, Depends(_that_gives)]
+"""Whoever asks, once they may give rights to others: an administrator, of all networks or of some."""

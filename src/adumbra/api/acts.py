@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
 
-from adumbra.api.access import Known
+from adumbra.api.access import COOKIE, Known
 from adumbra.api.context import At, Server
 from adumbra.schema.access import Act, Principal
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError
-from adumbra.store.database import acting
+from adumbra.service import access
 
 T = TypeVar("T")
 _KEY = Header(
@@ -46,12 +46,7 @@ class Change:
         act = Act(
             self.who, self.what, self.origin, self.network or network, self.key, self.fingerprint, asked, before
         )  # fmt: skip
-        state = self.server.workspace.state
-        with acting(act, now_ns) as started:
-            made = do()
-        if started.id is not None and (told := after(made)) is not None:
-            state.access.finish_act(started.id, told)
-        return made
+        return access.make(self.server.workspace, act, now_ns, do, after)
 
     def make_once(self, do: Callable[[], T], again: Callable[[str], T], **told: Any) -> tuple[T, bool]:
         """Does it unless it was done before under its key; then `again` finds, by its subject, what came of it.
@@ -72,7 +67,7 @@ class Change:
         return self.make(do, **told), True
 
     def _done(self) -> str | None:
-        found = self.server.workspace.state.access.act_by_key(self.who.name, self.who.through, self.key)
+        found = self.server.workspace.state.access.act_by_key(self.who, self.key)
         if found is None:
             return None
         if found.fingerprint != self.fingerprint or found.what != self.what:
@@ -84,13 +79,22 @@ class Change:
 
 async def _change(request: Request, at: At, who: Known, idempotency_key: Annotated[str | None, _KEY] = None) -> Change:
     body = await request.body()
-    route = request.scope.get("route")
-    path = getattr(route, "path", request.url.path)
-    fingerprint = hashlib.sha256(request.url.path.encode() + b"\0" + request.url.query.encode() + b"\0" + body).hexdigest()
+    # Keyed with what the client comes with, so that no password that is in a body can be guessed from what is kept of it.
+    known_by = (request.headers.get("Authorization") or request.cookies.get(COOKIE, "")).encode()
+    fingerprint = hmac.new(
+        known_by, request.url.path.encode() + b"\0" + request.url.query.encode() + b"\0" + body, "sha256"
+    ).hexdigest()
     origin = request.client.host if request.client else "?"
-    return Change(
-        at, who, f"{request.method} {path}", origin, request.path_params.get("name"), idempotency_key or "", fingerprint
-    )  # fmt: skip
+    what = f"{request.method} {_template(request)}"
+    return Change(at, who, what, origin, request.path_params.get("name"), idempotency_key or "", fingerprint)
+
+
+def _template(request: Request) -> str:
+    """The route's path, with names in braces. FastAPI tells it without what its router was included under."""
+    path = request.url.path
+    route = str(getattr(request.scope.get("route"), "path", path))
+    under = path.split("/")[: path.count("/") + 1 - route.count("/")]
+    return "/".join(under) + route if len(under) > 1 else route
 
 
 Changing = Annotated[Change, Depends(_change)]

@@ -2,32 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Scope
 
 from adumbra import __version__
+from adumbra.api import oidc
+from adumbra.api.access import who_asks
 from adumbra.api.context import Server
+from adumbra.api.events_stream import Streams
+from adumbra.api.limits import Limits
+from adumbra.api.oidc import Oidc
 from adumbra.api.problems import add_problems
-from adumbra.api.routes import networks
+from adumbra.api.routes import (
+    audit,
+    calibration,
+    events,
+    forecasts,
+    health,
+    jobs,
+    metrics,
+    networks,
+    plans,
+    profiles,
+    sessions,
+    shadows,
+    specs,
+    streams,
+    tokens,
+    trainings,
+    users,
+    whatif,
+)
 from adumbra.api.shapes.common import Problem
 
 _PROBLEMS = {
     code: {"model": Problem, "description": text, "content": {"application/problem+json": {}}}
     for code, text in {
-        401: "Nobody known asks", 403: "They may not", 404: "It isn't there", 409: "It doesn't fit what there is",
-        412: "It was changed meanwhile", 413: "It is too large", 422: "It is not right", 429: "Too much at once",
-        503: "A store is busy or away",
+        401: "Nobody known asks", 403: "They may not", 404: "It isn't there", 408: "It came too slowly",
+        409: "It doesn't fit what there is", 412: "It was changed meanwhile", 413: "It is too large", 422: "It is not right",
+        429: "Too much at once", 503: "A store is busy or away",
     }.items()
 }  # fmt: skip
 
 
-def make_app(server: Server) -> FastAPI:
-    """The API over a server."""
-    app = FastAPI(
-        title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
-        summary="Sizes for the VMs of a virtual network before they boot.",
+class Api(FastAPI):
+    """The app behind its limits, which stand before all else, so that all answers carry what they add.
+
+    state.server: what the routes work with. state.page_headers, if set: what answers beyond the API carry (limits.py).
+    """
+
+    def __init__(self, server: Server, **described: Any) -> None:
+        super().__init__(**described)
+        self.state.server = server
+
+    def build_middleware_stack(self) -> ASGIApp:
+        server: Server = self.state.server
+
+        def vouch(scope: Scope) -> None:
+            who_asks(server, HTTPConnection(scope))
+
+        return Limits(super().build_middleware_stack(), server.care, vouch, lambda: getattr(self.state, "page_headers", {}))
+
+
+def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
+    """The API over a server. signs_in: who vouches for users beside it, if anybody does."""
+    app = Api(
+        server, title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
+        summary="Sizes for the VMs of a virtual network before they boot.", generate_unique_id_function=_operation,
     )  # fmt: skip
-    app.state.server = server
+    app.state.oidc = signs_in
+    app.state.streams = Streams(server.care.streams, server.care.stream_s)  # whoever stops the server ends them
     add_problems(app)
-    for each in (networks,):
+    app.include_router(health.router)
+    for each in (
+        networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
+        tokens, users, sessions, audit,
+    ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+    app.include_router(oidc.router, prefix="/v1")
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """A route's name in the OpenAPI: its module's and its function's."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"

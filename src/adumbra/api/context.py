@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from adumbra.schema.access import Principal
 from adumbra.service.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """What the server bounds. body_bytes: of a request; batch_bytes: of a tap's; requests_per_s, burst: of each client;
-    tries_per_min: of each address, of sign-ins and tokens that aren't accepted."""
+    """What the server bounds. body_bytes: of a request; batch_bytes: of a tap's; stranger_bytes: of whoever isn't known;
+    bodies_bytes: of all requests that are read at a time; wait_s: for the next piece of a request; bytes_per_s: the slowest
+    that a body may come; requests_per_s, burst: of each client; tries_per_min: of each address, of sign-ins and tokens that
+    aren't accepted; clients: of how many that is known at a time; connections: how many are held; idle_s: how long one is
+    that asks for nothing; head_bytes: of a request's line and headers; streams: that are open at once;
+    stream_s: after which each of them ends."""
 
     body_bytes: int = 17 * 2**20
     batch_bytes: int = 64 * 2**20
+    stranger_bytes: int = 64 * 2**10
+    bodies_bytes: int = 512 * 2**20
+    wait_s: float = 20.0
+    bytes_per_s: float = 4_096.0
+    clients: int = 10_000
+    connections: int = 1_200
+    idle_s: float = 30.0
+    head_bytes: int = 64 * 2**10
     requests_per_s: float = 50.0
     burst: int = 200
     tries_per_min: int = 20
+    streams: int = 100
+    stream_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +50,23 @@ class Server:
     wake: Callable[[], None] = lambda: None
     ready: Callable[[], bool] = lambda: True
     health: Callable[[], dict[str, str]] = dict
+
+
+@dataclass(slots=True)
+class Asking:
+    """What the limits are told of a request while it is answered. who: whoever asks, once they are known."""
+
+    who: str = ""
+
+
+ASKING = "adumbra.asking"
+
+
+def passes_for(scope: MutableMapping[str, Any], who: Principal) -> None:
+    """Tells the limits that whoever asks is known."""
+    asking = scope.get(ASKING)
+    if isinstance(asking, Asking):
+        asking.who = who.mark
 
 
 def _server(request: Request) -> Server:

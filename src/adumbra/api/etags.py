@@ -17,7 +17,7 @@ IfNoneMatch = Annotated[
 
 
 def etag(version: int | str) -> str:
-    """A version as an ETag."""
+    """A version as an ETag; what follows a hyphen in it is no part of the version that a change may ask for."""
     return f'"{version}"'
 
 
@@ -25,7 +25,7 @@ def wanted_version(if_match: str | None) -> int | None:
     """The version that a change asks for; None for any. Raises InputError for what is no ETag of this server's."""
     if if_match is None or if_match.strip() == "*":
         return None
-    text = if_match.strip().strip('"')
+    text = if_match.strip().strip('"').partition("-")[0]
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise InputError("If-Match is no ETag that this server gave", "send back the ETag as it came")
     return int(text)

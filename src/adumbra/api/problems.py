@@ -33,6 +33,12 @@ def problem(status: int, kind: str, title: str, detail: str = "", problems: list
     return JSONResponse(told, status, headers, MEDIA_TYPE)
 
 
+def told_of(error: AdumbraError) -> dict[str, Any]:
+    """What is told of an error of this program's where the answer has begun."""
+    status, kind = problem_of(error)
+    return {"type": f"{PREFIX}{kind}", "title": error.what, "status": status, "detail": error.mend}
+
+
 def of_error(error: AdumbraError) -> JSONResponse:
     """The answer to an error of this program's."""
     status, kind = problem_of(error)

@@ -45,6 +45,12 @@ class Principal:
     user_id: int | None = None
     once: bool = False
 
+    @property
+    def mark(self) -> str:
+        """What tells them from everybody else, also from those of the same name."""
+        number = self.token_id if self.through is Through.TOKEN else self.user_id
+        return f"{self.through.value}:{self.name if number is None else number}"
+
     def may(self, role: Role, network: str | None = None) -> bool:
         """Whether they may do what `role` may, to that network or, None, to what is of no network."""
         theirs = self.networks is None or (network is not None and network in self.networks)
@@ -53,6 +59,11 @@ class Principal:
     def sees(self, network: str | None) -> bool:
         """Whether that network, or what is of no network (None), is theirs to look at."""
         return self.networks is None or (network is not None and network in self.networks)
+
+    def covers(self, role: Role, networks: tuple[str, ...] | None) -> bool:
+        """Whether those rights are within theirs, so that they may give them, and take them."""
+        within = self.networks is None or (networks is not None and set(networks) <= set(self.networks))
+        return self.role.includes(role) and within
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +98,17 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A user who is to be able to sign in. networks: None for all."""
+    """A user who is to be able to sign in. networks: None for all; external: whom another service knows them as, if it does."""
 
     name: str
     role: Role
     networks: tuple[str, ...] | None = None
+    external: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """Somebody who signs in at the console, without their password."""
+    """Somebody who signs in at the console, without their password. external: whom another service (OIDC) knows them as."""
 
     id: int
     name: str
@@ -104,6 +116,7 @@ class UserRecord:
     networks: tuple[str, ...] | None
     created_ns: int
     disabled_ns: int | None
+    external: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +150,8 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class ActRecord:
-    """An act that was done. subject: what came of it, by which it is found again; after: what stands then, None where
-    whoever did it died before saying so."""
+    """An act that was done. by_id: the number of the token or user; subject: what came of it, by which it is found again;
+    after: what stands then, None where whoever did it died before saying so."""
 
     id: int
     time_ns: int
@@ -153,3 +166,20 @@ class ActRecord:
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
     subject: str
+    by_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActFilter:
+    """Which acts are asked for. networks: of these, None for all; of_networks: leave out what is of no network.
+
+    who: the name; through: by what they were known; what: how it begins; since_ns, until_ns: from, and before.
+    """
+
+    networks: tuple[str, ...] | None = None
+    of_networks: bool = False
+    who: str | None = None
+    through: Through | None = None
+    what: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None

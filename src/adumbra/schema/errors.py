@@ -59,6 +59,10 @@ class ForbiddenError(AccessError):
     """Whoever asks is known, and may not do that."""
 
 
+class BusyError(AdumbraError):
+    """There is too much to do at this moment. Nothing was done; asking again soon may help."""
+
+
 class PreconditionError(ConflictError):
     """What was to be changed isn't as whoever asks had seen it."""
 

@@ -6,9 +6,10 @@ What a job's `asked` holds, by its kind; every key is there, null where nothing 
 
     train        {"seed": 1}
     profile      {"shortfall": 0.01, "horizon_s": 604800, "risk": "per-vm"}     null: the spec's target; a week
-    calibrate    {"usage": "uploads/3f….csv", "from_traffic": false, "update": false, "train_share": 0.333, "measured_on": null}
-                     usage: a file in the workspace's folder, or a Prometheus server's URL; null with from_traffic.
-                     The file is the job's own: whoever ends the job drops it (service.uploads).
+    calibrate    {"usage": "uploads/3f….csv", "from_traffic": false, "update": false, "reset": false, "train_share": 0.333,
+                  "measured_on": null}
+                     usage: a file in the workspace's folder, or a Prometheus server's URL; null with from_traffic or reset,
+                     which goes back to the priors. The file is the job's own: whoever ends the job drops it (service.uploads).
     whatif       {"traffic": 2.0, "vms": ["web-1"], "type": "m7i.large", "last_s": 86400, "sweep": false}
                      vms: [] for all; type: null for the declared; last_s: null for all that is stored
     activate     {"provider": "terraform"}
@@ -77,6 +78,17 @@ class JobRecord:
     created_ns: int
     started_ns: int | None
     finished_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs are asked for, newest first. networks: of these only, None for all; kinds, states: () for all."""
+
+    networks: tuple[str, ...] | None = None
+    kinds: tuple[JobKind, ...] = ()
+    states: tuple[JobState, ...] = ()
+    before_id: int | None = None
+    limit: int = 100
 
 
 class Place(StrEnum):

@@ -8,6 +8,7 @@ from typing import Any
 from adumbra.schema.errors import (
     AccessError,
     AdumbraError,
+    BusyError,
     ClusterError,
     ConflictError,
     ForbiddenError,
@@ -38,6 +39,7 @@ PROBLEMS: tuple[tuple[type[AdumbraError], int, str], ...] = (  # the first that 
     (InputError, 422, "input"),
     (TooLittleDataError, 409, "too-little-data"),
     (StoreBusyError, 503, "busy"),
+    (BusyError, 503, "server-busy"),
     (StoreUnavailableError, 503, "unavailable"),
     (StoreError, 500, "store"),
     (ClusterError, 503, "cluster"),

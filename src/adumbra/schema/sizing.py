@@ -28,6 +28,8 @@ BYTES_PER_GB = 2**30
 
 RESOURCES: tuple[str, ...] = ("cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb")
 """The resources of a profile, in its order. All code that handles one takes its name as data."""
+RESOURCE_UNITS: Mapping[str, str] = {"cpu_cores": "cores", "memory_gb": "GB", "bandwidth_mbps": "Mbps", "storage_gb": "GB"}
+"""What each is counted in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,31 @@ class EventRecord:
     data: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkQuery:
+    """Which networks are asked for, by name. names: of these only, None for all; after: those whose names come later."""
+
+    names: tuple[str, ...] | None = None
+    state: NetworkState | None = None
+    after: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events are asked for, newest first. networks: of these only, None for all and those of no network; kinds: of these,
+    where "job" is "job.done" too, () for all; before_id, after_id: those older or newer than that one, and with after_id
+    the oldest first.
+    """
+
+    networks: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] = ()
+    since_ns: int | None = None
+    before_id: int | None = None
+    after_id: int | None = None
+    limit: int = 100
+
+
 class MirrorState(StrEnum):
     INSTALLING = "installing"  # its plan is kept, and any part of it may stand
     INSTALLED = "installed"

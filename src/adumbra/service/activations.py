@@ -49,15 +49,15 @@ def activate(
 ) -> Activation:
     """Makes what the network's latest profile says stand at a provider. A dry run plans, and touches nothing.
 
-    Raises InputError where there is no profile or no such provider, ProvisionError where a step fails.
+    Raises ConflictError where there is no profile, InputError where no such provider, ProvisionError where a step fails.
     """
     network = networks.get(workspace, name)
     kept = workspace.state.profile(name)
     if kept is None:
-        raise InputError(f"{name} has no profile yet", f"run `adumbra train {name}` and `adumbra profile {name}` first")
+        raise ConflictError(f"{name} has no profile yet", f"run `adumbra train {name}` and `adumbra profile {name}` first")
     profile = NetworkProfile.from_dict(kept.profile)
     if {vm.vm for vm in profile.vms} != {vm.name for vm in network.vms}:
-        raise InputError(f"the profile of {name} is of other VMs than its spec", f"run `adumbra profile {name}` again")
+        raise ConflictError(f"the profile of {name} is of other VMs than its spec", f"run `adumbra profile {name}` again")
     desired = make_desired(network.spec, network.vms, profile)
     provider = _provider(workspace, provider_name, name)
     with _one_at_a_time(workspace, name):

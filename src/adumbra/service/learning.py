@@ -178,11 +178,11 @@ def _serving(workspace: Workspace, name: str) -> Serving | None:
 
 
 def trained(workspace: Workspace, name: str) -> Trained:
-    """The training that serves. Raises InputError where there is none, StoreError where it can't be read back."""
+    """The training that serves. Raises ConflictError where there is none, StoreError where it can't be read back."""
     networks.get(workspace, name)
     record = workspace.state.training(name)
     if record is None:
-        raise InputError(f"{name} has no trained model yet", f"run `adumbra train {name}`")
+        raise ConflictError(f"{name} has no trained model yet", f"run `adumbra train {name}`")
     return Trained(name, record.version, Training.from_bytes(record.artifact))
 
 
@@ -191,9 +191,15 @@ def forecast(workspace: Workspace, name: str, horizon_s: float) -> Mapping[str, 
 
     Raises InputError for a horizon that isn't one.
     """
-    training = trained(workspace, name).training
+    return foreseen(workspace, name, horizon_s)[1]
+
+
+def foreseen(workspace: Workspace, name: str, horizon_s: float) -> tuple[int, Mapping[str, Quantiles]]:
+    """The same, and the version of the training that it comes from."""
+    serving = trained(workspace, name)
+    training = serving.training
     if not 1 <= horizon_s <= MAX_HORIZON_S:
         raise InputError(f"a horizon of {horizon_s:g} s is out of range", "give one from 1s to 90d")
     use = panels(workspace, name, training.step_s)
     known = beside(networks.get(workspace, name), next(iter(use.values())).vms)
-    return foresee(training, use, horizon_s, FORECAST_POINTS, covariates=known)
+    return serving.version, foresee(training, use, horizon_s, FORECAST_POINTS, covariates=known)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,8 @@ from adumbra.service import mirrors
 from adumbra.service.workspace import Workspace
 
 MAX_SPEC_BYTES = 16 * 1024 * 1024
+KEPT_SPEC_LETTERS = 8 * 1024 * 1024
+"""How much text the specs have together that are kept read, in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +136,37 @@ def _remove(workspace: Workspace, name: str, now_ns: int, *, keep_files: bool) -
 
 def of_record(record: NetworkRecord) -> Network:
     """A network of its record; what measured use said of it is not read."""
-    spec = parse_spec(record.spec_text, record.name)
-    return Network(record, spec, expand_vms(spec))
+    return Network(record, *_SPECS.of(record.spec_text, record.name))
+
+
+class _Specs:
+    """Specs that were read, and their VMs, by their text: reading one takes milliseconds, and a server reads all of them often.
+
+    Those used last, within bounds. Threads may share it; two that ask for the same at once may both read it.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[NetworkSpec, tuple[Vm, ...]]] = OrderedDict()
+        self._letters = 0
+        self._turn = threading.Lock()
+
+    def of(self, text: str, name: str) -> tuple[NetworkSpec, tuple[Vm, ...]]:
+        """The spec, and the VMs that it stands for. Raises SpecError, which calls it by `name`."""
+        with self._turn:
+            found = self._known.get(text)
+            if found is not None:
+                self._known.move_to_end(text)
+                return found
+        spec = parse_spec(text, name)
+        found = spec, expand_vms(spec)
+        with self._turn:
+            if text not in self._known:
+                self._letters += len(text)
+            self._known[text] = found
+            while self._letters > KEPT_SPEC_LETTERS and len(self._known) > 1:
+                gone, _ = self._known.popitem(last=False)
+                self._letters -= len(gone)
+        return found
+
+
+_SPECS = _Specs()

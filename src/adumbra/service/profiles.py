@@ -15,10 +15,10 @@ from adumbra.profile.catalog import load_catalog
 from adumbra.profile.hourly import HourlySizes, hourly
 from adumbra.profile.size import SizingContext, size
 from adumbra.schema.backtests import Risk
-from adumbra.schema.errors import InputError, TooLittleDataError
+from adumbra.schema.errors import ConflictError, InputError, TooLittleDataError
 from adumbra.schema.records import Floats, Series
 from adumbra.schema.sizing import RESOURCES, NetworkProfile, SizingPolicy
-from adumbra.schema.state import NetworkState
+from adumbra.schema.state import NetworkState, ProfileRecord
 from adumbra.schema.units import format_duration
 from adumbra.service import learning, networks
 from adumbra.service.networks import Network
@@ -42,8 +42,15 @@ class Asked:
 def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Asked | None = None) -> NetworkProfile:
     """Sizes each VM of a network from its latest training, and keeps the profile.
 
-    Raises InputError where nothing was trained yet, or the dial is out of range.
+    Raises ConflictError where nothing was trained yet, InputError where the dial is out of range.
     """
+    return kept(workspace, name, now, asked)[0]
+
+
+def kept(
+    workspace: Workspace, name: str, now: Callable[[], int], asked: Asked | None = None
+) -> tuple[NetworkProfile, ProfileRecord]:
+    """The same, and as what it is kept."""
     network, asked = networks.get(workspace, name), asked or Asked()
     policy = _policy(network, asked)
     trained = learning.trained(workspace, name)
@@ -51,7 +58,7 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
     seen = next(iter(use.values())).vms
     missing = [vm.name for vm in network.vms if vm.name not in seen]
     if missing:
-        raise InputError(
+        raise ConflictError(
             f"{missing[0]} was not in {name} when it was observed", f"run `adumbra observe {name} pcap:FILE` and train again"
         )
     known = _known(network, seen)
@@ -59,10 +66,15 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
     needs = with_risks(needs, trained.training.risks, use, known, policy)
     context = SizingContext(name, trained.training.learned_s, trained.training.model)
     sized = size(needs, policy, load_catalog(), context)
-    workspace.state.save_profile(name, sized.to_dict(), now())
+    record = workspace.state.save_profile(name, sized.to_dict(), now())
     if network.record.state is NetworkState.SHADOWING:
         workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
-    return sized
+    return sized, record
+
+
+def shortfall_of(workspace: Workspace, name: str, asked: Asked) -> float:
+    """The dial, as it is asked for or as the spec's target says."""
+    return _policy(networks.get(workspace, name), asked).shortfall
 
 
 def by_hour(workspace: Workspace, name: str, asked: Asked | None = None) -> Mapping[str, HourlySizes]:

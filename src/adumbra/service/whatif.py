@@ -14,7 +14,7 @@ from adumbra.emulate.trial import USUAL_LOSS, Asked, Candidate, Traffic, Trial, 
 from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm, keys_of
 from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.profile.catalog import load_catalog
-from adumbra.schema.errors import InputError, TooLittleDataError
+from adumbra.schema.errors import ConflictError, InputError, NotFoundError, TooLittleDataError
 from adumbra.schema.plain import of_plain
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals
 from adumbra.schema.sizing import InstanceType, Machine
@@ -177,15 +177,28 @@ def what_if(
     return Answers(name, question.factor, start_ns, end_ns, observed_s, tuple(answers))
 
 
+def work_of(workspace: Workspace, name: str, question: Question) -> int:
+    """How much work a question is: VMs times stored intervals, as they are or would be if nothing were missing.
+
+    Raises NotFoundError for a network that isn't there, TooLittleDataError where nothing is stored of it.
+    """
+    network = networks.get(workspace, name)
+    start_ns, end_ns = replays.span(workspace, name, question.last_s)
+    intervals = max(1, (end_ns - start_ns) // max(network.spec.interval_ns, 1))
+    return int(intervals) * len(set(question.vms) or network.vms)
+
+
 def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
     stored = set(workspace.metrics.vms(network.name))
     emulated = {vm.name: vm for vm in emulated_vms(network)}
     unknown = [vm for vm in vms if vm not in emulated]
     if unknown:
-        raise InputError(f"{network.name} has no VM {unknown[0][:64]!r}", f"there are: {', '.join(list(emulated)[:8])}")
+        raise NotFoundError(f"{network.name} has no VM {unknown[0][:64]!r}", f"there are: {', '.join(list(emulated)[:8])}")
     chosen = [emulated[vm] for vm in (dict.fromkeys(vms) or emulated) if vm in stored]
     if not chosen:
-        raise InputError(f"nothing of these VMs of {network.name} was observed", f"run `adumbra observe {network.name} SOURCE`")
+        raise ConflictError(
+            f"nothing of these VMs of {network.name} was observed", f"run `adumbra observe {network.name} SOURCE`"
+        )
     return list(replays.with_arrivals(workspace, network.name, chosen))
 
 

@@ -10,14 +10,28 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from adumbra.schema.access import ActRecord, NewToken, NewUser, Role, SessionRecord, Through, TokenRecord, UserRecord
+from adumbra.schema.access import (
+    ActFilter,
+    ActRecord,
+    NewToken,
+    NewUser,
+    Principal,
+    Role,
+    SessionRecord,
+    Through,
+    TokenRecord,
+    UserRecord,
+)
 from adumbra.schema.errors import ConflictError, NotFoundError
 from adumbra.store import rows, tables
-from adumbra.store.database import Database, names_subject
+from adumbra.store.database import Database, names_subject, veiled
 from adumbra.store.names import storable
 
 _USED_EVERY_NS = 60 * 10**9
-MAX_PAGE = 1_000
+MAX_PAGE = 1_001
+"""One more than a page of the API has, which tells that there are more."""
+MAX_TOKENS, MAX_USERS = 10_000, 10_000
+"""How many are kept. Of tokens, those that hold no more make room."""
 
 
 class AccessStore:
@@ -31,6 +45,7 @@ class AccessStore:
     def add_token(self, new: NewToken, hash: str, now_ns: int) -> TokenRecord:
         """Keeps a token by the hash of its secret."""
         with self._database.writing(f"keep the token {new.name}") as connection:
+            _make_room(connection, now_ns)
             networks = None if new.networks is None else list(new.networks)
             number = rows.insert(
                 connection, tables.tokens, name=storable(new.name), hash=hash, role=new.role.value, networks=networks,
@@ -58,7 +73,7 @@ class AccessStore:
     def count_tokens(self) -> int:
         """How many were ever made and are kept."""
         with self._database.reading("count the tokens") as connection:
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(tables.tokens)) or 0)
+            return _count(connection, tables.tokens)
 
     def revoke_token(self, number: int, now_ns: int) -> TokenRecord:
         """Lets a token hold no more. Nothing happens where it was revoked before. Raises NotFoundError."""
@@ -84,10 +99,12 @@ class AccessStore:
         """Keeps a user. Raises ConflictError where the name is taken."""
         name, networks = new.name, None if new.networks is None else list(new.networks)
         with self._database.writing(f"keep the user {name}") as connection:
+            if _count(connection, tables.users) >= MAX_USERS:
+                raise ConflictError(f"there are {MAX_USERS:,} users, and no room for more", "ask for more in a report")
             try:
                 number = rows.insert(
                     connection, tables.users, name=storable(name), password=password_hash, role=new.role.value,
-                    networks=networks, created_ns=now_ns,
+                    networks=networks, created_ns=now_ns, external=new.external,
                 )  # fmt: skip
             except sa.exc.IntegrityError:
                 raise ConflictError(f"there is a user {name!r} already", "choose another name") from None
@@ -100,17 +117,37 @@ class AccessStore:
             row = connection.execute(sa.select(tables.users).where(tables.users.c.name == storable(name))).one_or_none()
             return (_user(row), row.password) if row else None
 
-    def users(self) -> tuple[UserRecord, ...]:
-        """All users, by name."""
-        with self._database.reading("list the users") as connection:
-            return tuple(_user(row) for row in connection.execute(sa.select(tables.users).order_by(tables.users.c.name)))
+    def user_by_external(self, external: str) -> UserRecord | None:
+        """The user whom another service knows as that."""
+        with self._database.reading("look for a user") as connection:
+            row = connection.execute(sa.select(tables.users).where(tables.users.c.external == external)).one_or_none()
+            return _user(row) if row else None
 
-    def set_password(self, name: str, password_hash: str) -> None:
+    def users(self, limit: int = MAX_USERS, after: str | None = None) -> tuple[UserRecord, ...]:
+        """Users, by name; `after`, a name, pages on."""
+        query = sa.select(tables.users).order_by(tables.users.c.name).limit(limit)
+        with self._database.reading("list the users") as connection:
+            found = connection.execute(query if after is None else query.where(tables.users.c.name > storable(after)))
+            return tuple(_user(row) for row in found)
+
+    def set_password(self, name: str, password_hash: str, *, keep_sessions: bool = False) -> None:
         """Gives a user another password, and ends their sessions. Raises NotFoundError."""
         with self._database.writing(f"set the password of {name}") as connection:
             row = _user_row(connection, name)
             connection.execute(sa.update(tables.users).where(tables.users.c.id == row.id).values(password=password_hash))
-            connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.user_id == row.id))
+            if not keep_sessions:
+                connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.user_id == row.id))
+            names_subject(f"user/{name}")
+
+    def set_rights(self, name: str, role: Role, networks: tuple[str, ...] | None) -> UserRecord:
+        """Lets a user do other things than before. networks: None for all. Raises NotFoundError."""
+        table = tables.users
+        with self._database.writing(f"set the rights of {name}") as connection:
+            row = _user_row(connection, name)
+            given = {"role": role.value, "networks": None if networks is None else list(networks)}
+            connection.execute(sa.update(table).where(table.c.id == row.id).values(**given))
+            names_subject(f"user/{name}")
+            return _user(_user_row(connection, name))
 
     def set_disabled(self, name: str, disabled_ns: int | None) -> UserRecord:
         """Lets a user sign in no more, and ends their sessions; or, with None, lets them again. Raises NotFoundError."""
@@ -143,12 +180,20 @@ class AccessStore:
         with self._database.writing("end a session") as connection:
             connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.hash == hash))
 
+    def session_holds(self, number: int, now_ns: int) -> bool:
+        """Whether that sign-in is still one, and its user may still sign in."""
+        table, users = tables.sessions, tables.users
+        joined = sa.select(table.c.id).join(users, users.c.id == table.c.user_id)
+        chosen = joined.where(table.c.id == number, table.c.expires_ns > now_ns, users.c.disabled_ns.is_(None))
+        with self._database.reading("look for a session") as connection:
+            return connection.execute(chosen).first() is not None
+
     # Acts
 
-    def act_by_key(self, who: str, through: Through, key: str) -> ActRecord | None:
+    def act_by_key(self, who: Principal, key: str) -> ActRecord | None:
         """What somebody did under a key of theirs."""
         with self._database.reading("look for an act") as connection:
-            named = sa.select(tables.acts).where(tables.acts.c.key == f"{through.value}:{who}:{key}")
+            named = sa.select(tables.acts).where(tables.acts.c.key == f"{who.mark}:{key}")
             row = connection.execute(named).one_or_none()
             return _act(row) if row else None
 
@@ -156,13 +201,53 @@ class AccessStore:
         """Notes what stands after an act."""
         with self._database.writing(f"finish act {number}") as connection:
             table = tables.acts
-            connection.execute(sa.update(table).where(table.c.id == number).values(after=rows.plain(after)))
+            connection.execute(sa.update(table).where(table.c.id == number).values(after=veiled(rows.plain(after))))
 
-    def acts(self, network: str | None = None, limit: int = 100, before_id: int | None = None) -> tuple[ActRecord, ...]:
-        """What was done, to a network or, None, to all, newest first; `before_id` pages on."""
+    def acts(
+        self,
+        chosen: ActFilter | None = None,
+        limit: int = 100,
+        before_id: int | None = None,
+    ) -> tuple[ActRecord, ...]:
+        """What was done, newest first; `before_id` pages on."""
         with self._database.reading("list the acts") as connection:
-            where = () if network is None else (tables.acts.c.network == network,)
-            return tuple(_act(row) for row in _page(connection, tables.acts, limit, before_id, *where))
+            return tuple(_act(row) for row in _page(connection, tables.acts, limit, before_id, *_chosen(chosen or ActFilter())))
+
+
+def _chosen(chosen: ActFilter) -> list[sa.ColumnElement[bool]]:
+    columns = tables.acts.c
+    where: list[sa.ColumnElement[bool]] = []
+    if chosen.networks is not None:
+        where.append(columns.network.in_(chosen.networks))
+    if chosen.of_networks:
+        where.append(columns.network.is_not(None))
+    if chosen.who is not None:
+        where.append(columns.who == storable(chosen.who))
+    if chosen.through is not None:
+        where.append(columns.through == chosen.through.value)
+    if chosen.what is not None:
+        where.append(columns.what.startswith(storable(chosen.what), autoescape=True))
+    if chosen.since_ns is not None:
+        where.append(columns.time_ns >= chosen.since_ns)
+    if chosen.until_ns is not None:
+        where.append(columns.time_ns < chosen.until_ns)
+    return where
+
+
+def _make_room(connection: sa.Connection, now_ns: int) -> None:
+    """For one token more: those that hold no more go, the oldest first. Raises ConflictError where all hold."""
+    table = tables.tokens
+    over = _count(connection, table) - MAX_TOKENS + 1
+    if over <= 0:
+        return
+    past = sa.select(table.c.id).where(table.c.revoked_ns.is_not(None) | (table.c.expires_ns <= now_ns))
+    oldest = past.order_by(table.c.id).limit(over)
+    if connection.execute(sa.delete(table).where(table.c.id.in_(oldest))).rowcount < over:
+        raise ConflictError(f"there are {MAX_TOKENS:,} tokens that hold", "revoke those that nobody uses")
+
+
+def _count(connection: sa.Connection, table: sa.Table) -> int:
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
 
 
 def _page(
@@ -198,7 +283,7 @@ def _token(row: sa.Row[Any]) -> TokenRecord:
 
 
 def _user(row: sa.Row[Any]) -> UserRecord:
-    return UserRecord(row.id, row.name, Role(row.role), _networks(row.networks), row.created_ns, row.disabled_ns)
+    return UserRecord(row.id, row.name, Role(row.role), _networks(row.networks), row.created_ns, row.disabled_ns, row.external)
 
 
 def _session(connection: sa.Connection, hash: str) -> SessionRecord | None:
@@ -213,5 +298,5 @@ def _session(connection: sa.Connection, hash: str) -> SessionRecord | None:
 def _act(row: sa.Row[Any]) -> ActRecord:
     return ActRecord(
         row.id, row.time_ns, row.who, Role(row.role), Through(row.through), row.origin, row.what, row.network,
-        row.fingerprint, row.asked, row.before, row.after, row.subject,
+        row.fingerprint, row.asked, row.before, row.after, row.subject, row.by_id,
     )  # fmt: skip

@@ -7,11 +7,12 @@ so that there is no change without its log, and no act with a key is done twice.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -20,6 +21,8 @@ from adumbra.schema.errors import ConflictError
 from adumbra.store import rows, tables
 from adumbra.store.engine import address, explained, name_of, open_engine, reading, writing
 
+VEIL = "(left out)"
+_SECRET = re.compile(r"passw|secret|token$|credential|authorization|cookie|csrf|api_?key|private_?key", re.IGNORECASE)
 KEPT_ACTS = 100_000
 """How many acts are kept in the log."""
 
@@ -53,6 +56,13 @@ def names_subject(subject: str) -> None:
     started = _ACTING.get()
     if started is not None and not started.subject:
         started.subject = subject
+
+
+def veiled(told: Any) -> Any:
+    """The same plain data, with what is a secret by its name left out: whoever forgot to leave it out does no harm."""
+    if isinstance(told, dict):
+        return {name: VEIL if _SECRET.search(name) and each else veiled(each) for name, each in told.items()}
+    return [veiled(each) for each in told] if isinstance(told, list) else told
 
 
 class Database:
@@ -121,8 +131,9 @@ def _log(connection: sa.Connection, started: Acting) -> int:
         number = rows.insert(
             connection, tables.acts, time_ns=started.now_ns, who=act.who.name, role=act.who.role.value,
             through=act.who.through.value, origin=act.origin, what=act.what, network=act.network,
-            key=f"{act.who.through.value}:{act.who.name}:{act.key}" if act.key else None, fingerprint=act.fingerprint,
-            asked=rows.plain(act.asked), before=rows.plain(act.before), after=None, subject="",
+            key=f"{act.who.mark}:{act.key}" if act.key else None, fingerprint=act.fingerprint,
+            asked=veiled(rows.plain(act.asked)), before=veiled(rows.plain(act.before)), after=None, subject="",
+            by_id=act.who.token_id if act.who.token_id is not None else act.who.user_id,
         )  # fmt: skip
     except sa.exc.IntegrityError:
         raise ConflictError("an act with this key was done meanwhile", "ask again with the same key for its result") from None

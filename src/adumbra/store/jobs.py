@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from adumbra.schema.errors import ConflictError, NotFoundError
-from adumbra.schema.jobs import JobKind, JobRecord, JobState
-from adumbra.store import rows, tables
+from adumbra.schema.jobs import JobKind, JobQuery, JobRecord, JobState
+from adumbra.store import queries, rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
@@ -55,6 +55,11 @@ class JobStore:
             return tuple(
                 _job(row) for row in connection.execute(query if before_id is None else query.where(table.c.id < before_id))
             )
+
+    def listing(self, query: JobQuery) -> tuple[JobRecord, ...]:
+        """Jobs of some networks, or of all, newest first. Raises InputError for a limit that isn't one."""
+        with self._database.reading("list jobs") as connection:
+            return tuple(_job(row) for row in queries.jobs(connection, query))
 
     def open(self, kind: JobKind | None = None) -> tuple[JobRecord, ...]:
         """The jobs of all networks that wait or are worked on, oldest first."""

@@ -15,9 +15,11 @@ from adumbra.schema.errors import ConflictError, InputError, NotFoundError, Prec
 from adumbra.schema.life import check_move
 from adumbra.schema.state import (
     CalibrationRecord,
+    EventQuery,
     EventRecord,
     MirrorRecord,
     MirrorState,
+    NetworkQuery,
     NetworkRecord,
     NetworkState,
     NetworkVersion,
@@ -32,7 +34,7 @@ from adumbra.schema.state import (
     TrainingRecord,
     TrainingVersion,
 )
-from adumbra.store import rows, tables, trainings
+from adumbra.store import queries, rows, tables, trainings
 from adumbra.store.access import AccessStore
 from adumbra.store.database import Database, names_subject
 from adumbra.store.jobs import JobStore
@@ -109,6 +111,11 @@ class StateStore:
         with self._reading("list the networks") as connection:
             found = connection.execute(sa.select(tables.networks).order_by(tables.networks.c.name))
             return tuple(rows.network(row) for row in found)
+
+    def networks_of(self, query: NetworkQuery) -> tuple[NetworkRecord, ...]:
+        """Some networks, by name: a page. Raises InputError for a limit that isn't one."""
+        with self._reading("list networks") as connection:
+            return queries.networks(connection, query)
 
     def shadow(self, network: str) -> ShadowRecord:
         """The network's shadow."""
@@ -193,11 +200,11 @@ class StateStore:
                 raise ConflictError(f"the observation {observation_id} was finished before", "begin a new one")
             return _end_observation(connection, found, ObservationState(outcome), accounts, now_ns)
 
-    def observations(self, network: str) -> tuple[ObservationRecord, ...]:
-        """The network's observations, newest first."""
+    def observations(self, network: str, limit: int = KEPT_OBSERVATIONS) -> tuple[ObservationRecord, ...]:
+        """The network's observations, newest first; `limit` of them at most."""
         with self._reading(f"list the observations of {network}") as connection:
             owner = find(connection, network)
-            found = _observations(tables.observations.c.network_id == owner.id)
+            found = _observations(tables.observations.c.network_id == owner.id).limit(limit)
             return tuple(rows.observation(row) for row in connection.execute(found))
 
     def interrupted_observations(self) -> tuple[ObservationRecord, ...]:
@@ -230,6 +237,7 @@ class StateStore:
                 created_ns=now_ns, emulated_ns=None,
             )  # fmt: skip
             rows.keep_newest(connection, table, KEPT_CALIBRATIONS, network_id=owner.id)
+            names_subject(f"calibration/{network}/{version}")
             note(connection, now_ns, network, "calibration.saved", message, version=version)
             return rows.calibration(network, hanging_on(connection, table, owner.id, 1)[0])
 
@@ -269,6 +277,7 @@ class StateStore:
     def serve_training(self, network: str, version: int, now_ns: int) -> TrainingVersion:
         """Lets a version serve, with an event; nothing happens where it does. Raises NotFoundError for one that isn't there."""
         with self._writing(f"serve a training of {network}") as connection:
+            names_subject(f"training/{network}/{version}")
             return trainings.serve(connection, find(connection, network), version, now_ns)
 
     def forget_training(self, network: str, version: int, now_ns: int) -> TrainingVersion:
@@ -285,6 +294,7 @@ class StateStore:
                 connection, table, network_id=owner.id, version=version, profile=rows.plain(profile_json), created_ns=now_ns
             )
             rows.keep_newest(connection, table, KEPT_PROFILES, network_id=owner.id)
+            names_subject(f"profile/{network}/{version}")
             note(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
             return rows.profile(network, hanging_on(connection, table, owner.id, 1)[0])
 
@@ -338,6 +348,12 @@ class StateStore:
         with self._reading(f"read the plan of {network}") as connection:
             newest = hanging_on(connection, tables.plans, find(connection, network).id, 1)
             return _plan(connection, _find_plan(connection, newest[0].id)) if newest else None
+
+    def plans(self, network: str, limit: int = 100, before_id: int | None = None) -> tuple[PlanRecord, ...]:
+        """The network's plans that are kept, newest first; `before_id` pages on."""
+        with self._reading(f"list the plans of {network}") as connection:
+            found = queries.plan_ids(connection, find(connection, network).id, limit, before_id)
+            return tuple(_plan(connection, _find_plan(connection, plan_id)) for plan_id in found)
 
     def unfinished_plans(self) -> tuple[PlanRecord, ...]:
         """The plans of all networks noted as executing, oldest first."""
@@ -401,14 +417,17 @@ class StateStore:
         """
         if not 1 <= limit <= MAX_EVENTS_ANSWERED:
             raise InputError(f"{limit} events can't be shown at once", f"ask for 1 to {MAX_EVENTS_ANSWERED}")
-        table = tables.events
-        query = sa.select(table).order_by(table.c.id.desc()).limit(limit)
-        if network is not None:
-            query = query.where(table.c.network == network)
-        if before_id is not None:
-            query = query.where(table.c.id < before_id)
+        return self.events_of(EventQuery(None if network is None else (network,), before_id=before_id, limit=limit))
+
+    def events_of(self, query: EventQuery) -> tuple[EventRecord, ...]:
+        """Some events: a page. Raises InputError for a limit that isn't one."""
         with self._reading("list the events") as connection:
-            return tuple(rows.event(row) for row in connection.execute(query))
+            return queries.events(connection, query)
+
+    def newest_event(self) -> int:
+        """The number of the newest event; 0 where there is none."""
+        with self._reading("look for the newest event") as connection:
+            return queries.newest_event(connection)
 
 
 def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:

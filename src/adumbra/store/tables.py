@@ -165,6 +165,7 @@ users = _table(
     sa.Column("networks", sa.JSON(none_as_null=True), nullable=True),
     _time("created_ns"),
     _time("disabled_ns", nullable=True),
+    sa.Column("external", sa.String(400), nullable=True, unique=True),
 )
 
 sessions = _table(
@@ -191,6 +192,7 @@ acts = _table(
     sa.Column("before", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("after", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("by_id", sa.BigInteger, nullable=True),
     sa.Index(None, "network", "id"),
 )
 

@@ -38,7 +38,7 @@ class Page(Answer, Generic[T]):
     """Some of many. next: what to give as `after` for those that follow, none at the end."""
 
     items: list[T]
-    next: str | None = Field(None, description="Give it as `after` for the next page; absent at the end.")
+    next: str | None = Field(default=None, description="Give it as `after` for the next page; absent at the end.")
 
 
 class Problem(BaseModel):
@@ -47,5 +47,5 @@ class Problem(BaseModel):
     type: str = Field("about:blank", examples=["urn:adumbra:problem:not-found"])
     title: str = Field(examples=["there is no network 'shpo'"])
     status: int = Field(examples=[404])
-    detail: str = Field("", description="What to do next.", examples=["did you mean 'shop'? there are: shop"])
+    detail: str = Field(default="", description="What to do next.", examples=["did you mean 'shop'? there are: shop"])
     problems: list[str] = Field(default_factory=list, description="Each problem of a spec or request, one line each.")

@@ -44,6 +44,25 @@ class NetworkOut(Answer):
     vms: list[VmOut]
 
 
+class SpecChecked(Answer):
+    """Whether a spec is right, and the network that it would make."""
+
+    valid: bool
+    problems: list[str] = Field(default=[], description="One line each: where, what, how to mend it.")
+    network: Name | None = None
+    spec: dict[str, Any] | None = None
+    vms: list[VmOut] = Field(default_factory=list)
+
+
+class NetworkVersionOut(Answer):
+    """A spec that a network has, or had."""
+
+    version: int
+    created: Instant
+    replaced: Instant | None = Field(description="null: it is the present one.")
+    spec_text: str = Field(description="As it was given.")
+
+
 class NetworkRow(Answer):
     """A network in a list."""
 

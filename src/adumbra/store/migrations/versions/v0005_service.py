@@ -22,7 +22,8 @@ def upgrade() -> None:
     )  # fmt: skip
     _make(
         "users", _text("name", 63), _text("password"), _text("role", 16), _json("networks", nullable=True),
-        _time("created_ns"), _time("disabled_ns", nullable=True), sa.UniqueConstraint("name", name="uq_users_name"),
+        _time("created_ns"), _time("disabled_ns", nullable=True), _text("external", 400, nullable=True),
+        sa.UniqueConstraint("name", name="uq_users_name"), sa.UniqueConstraint("external", name="uq_users_external"),
     )  # fmt: skip
     _make(
         "sessions", sa.Column("user_id", _BIG_ID, nullable=False), _text("hash", 64), _text("csrf", 64), _time("created_ns"),
@@ -34,6 +35,7 @@ def upgrade() -> None:
         "acts", _time("time_ns"), _text("who", 63), _text("role", 16), _text("through", 16), _text("origin"), _text("what"),
         _text("network", 63, nullable=True), _text("key", 400, nullable=True), _text("fingerprint", 64),
         _json("asked", nullable=True), _json("before", nullable=True), _json("after", nullable=True), _text("subject"),
+        sa.Column("by_id", sa.BigInteger, nullable=True),
         sa.UniqueConstraint("key", name="uq_acts_key"),
     )  # fmt: skip
     op.create_index("ix_acts_network_id", "acts", ["network", "id"])

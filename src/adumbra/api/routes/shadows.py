@@ -1,0 +1,36 @@
+"""A network's shadow: what it has seen, and from which sources."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from adumbra.api.access import Viewer
+from adumbra.api.asked import NetworkName
+from adumbra.api.context import At
+from adumbra.api.shapes.common import instant
+from adumbra.api.shapes.shadows import AccountsOut, ObservationOut, ShadowOut, VmSeenOut
+from adumbra.service import networks, shadows
+
+router = APIRouter(prefix="/networks/{name}", tags=["shadows"])
+
+
+@router.get("/shadow", summary="What a network's shadow has seen so far")
+def show(name: NetworkName, at: At, who: Viewer) -> ShadowOut:
+    found = shadows.seen(at.workspace, name)
+    start_ns, end_ns = found.span or (None, None)
+    return ShadowOut(
+        network=name, created=instant(found.record.created_ns), start=start_ns, end=end_ns,  # type: ignore[arg-type]
+        learned_s=found.learned_s, confidence=found.confidence, vms=[VmSeenOut.model_validate(vm) for vm in found.vms],
+        others=list(found.others), accounts=AccountsOut.model_validate(found),
+        observations=[ObservationOut.model_validate(each) for each in found.observations],
+    )  # fmt: skip
+
+
+@router.get("/observations", summary="The runs of sources past a network's shadow, newest first")
+def observations(
+    name: NetworkName, at: At, who: Viewer, limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100
+) -> list[ObservationOut]:
+    networks.get(at.workspace, name)
+    return [ObservationOut.model_validate(each) for each in at.workspace.state.observations(name, limit)]
