@@ -19,6 +19,7 @@ from adumbra.api.oidc import Oidc
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import (
     audit,
+    batches,
     calibration,
     events,
     forecasts,
@@ -80,7 +81,7 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     app.include_router(health.router)
     for each in (
         networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
-        tokens, users, sessions, audit,
+        tokens, users, sessions, audit, batches,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     app.include_router(oidc.router, prefix="/v1")

@@ -90,6 +90,12 @@ class SourceStore:
             new = {"seen_ns": now_ns, "accounts": rows.plain(accounts), "trouble": storable(trouble)[:2000]}
             return bool(connection.execute(sa.update(table).where(chosen).values(**new)).rowcount)
 
+    def warn(self, number: int, trouble: str) -> None:
+        """Notes what is to be known of a source, until its tap says something else."""
+        table = tables.sources
+        with self._database.writing(f"note the trouble of source {number}") as connection:
+            connection.execute(sa.update(table).where(table.c.id == number).values(trouble=storable(trouble)[:2000]))
+
 
 def _sources() -> sa.Select[Any]:
     return sa.select(tables.sources, tables.networks.c.name.label("network")).join(tables.networks)

@@ -40,6 +40,7 @@ from adumbra.store.database import Database, names_subject
 from adumbra.store.jobs import JobStore
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
+from adumbra.store.shipments import ShipmentStore
 from adumbra.store.sources import SourceStore
 from adumbra.store.statements import find, hanging_on, held, next_version, note, set_network
 
@@ -53,7 +54,8 @@ KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_PLANS, KEP
 class StateStore:
     """Networks, shadows, observations, trainings, profiles, plans and events. Opened by `with`; threads may share it.
 
-    access, jobs, sources: the rooms of those who may act, of work and of sources to be observed, in the same database.
+    access, jobs, sources, shipments: the rooms of those who may act, of work, of sources to be observed and of what their taps
+    told of, in the same database.
 
     Times are ns since the epoch. Mappings must be plain JSON data; NumPy scalars and tuples are turned into it, and a NaN
     into null. Every method raises StoreError when the database fails, and NotFoundError for a network that isn't there.
@@ -65,6 +67,7 @@ class StateStore:
         self.access = AccessStore(self.database)
         self.jobs = JobStore(self.database)
         self.sources = SourceStore(self.database)
+        self.shipments = ShipmentStore(self.database)
         self._writing, self._reading = self.database.writing, self.database.reading
 
     def __enter__(self) -> Self:
