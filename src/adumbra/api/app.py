@@ -26,6 +26,7 @@ from adumbra.api.routes import (
     health,
     jobs,
     metrics,
+    metrics_page,
     networks,
     plans,
     profiles,
@@ -81,9 +82,10 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     app.include_router(health.router)
     for each in (
         networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
-        tokens, users, sessions, audit, batches,
+        batches, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     app.include_router(oidc.router, prefix="/v1")
     return app
 

@@ -41,7 +41,8 @@ class Care:
 @dataclass(frozen=True, slots=True)
 class Server:
     """What the routes work with. wake: told that there is work for the loops; ready: whether they run; health: what is to be
-    known of them, by loop."""
+    known of them, by loop; exposition: its own metrics, for Prometheus; insider: whoever of the server's own
+    children has that token."""
 
     workspace: Workspace
     now: Callable[[], int]
@@ -50,6 +51,8 @@ class Server:
     wake: Callable[[], None] = lambda: None
     ready: Callable[[], bool] = lambda: True
     health: Callable[[], dict[str, str]] = dict
+    exposition: Callable[[], bytes] | None = None
+    insider: Callable[[str], Principal | None] = lambda _: None
 
 
 @dataclass(slots=True)

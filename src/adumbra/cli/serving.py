@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from adumbra.schema.errors import InputError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from adumbra.daemon.server import Daemon
 
@@ -47,6 +49,37 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server listens. outer: for everybody; inner: on this host alone and without TLS, for its own children, None where
+    these can use the outer one; tls: uvicorn's settings for the outer one."""
+
+    outer: socket.socket
+    inner: socket.socket | None = None
+    tls: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where everybody reaches it."""
+        return url_of(self.outer, "https" if self.tls else "http")
+
+    @property
+    def own_url(self) -> str:
+        """Where its children do."""
+        return url_of(self.inner or self.outer)
+
+
+def listening_on(host: str, port: int, tls: Mapping[str, Any] | None = None) -> Listening:
+    """Sockets that listen there, and on loopback where that is another place. Raises InputError where that can't be."""
+    outer = bound(host, port)
+    try:
+        inner = None if not tls and outer.getsockname()[0] in {"127.0.0.1", "::1"} else bound("127.0.0.1", 0)
+    except BaseException:
+        outer.close()
+        raise
+    return Listening(outer, inner, tls or {})
+
+
 class _Uvicorn(uvicorn.Server):
     """Says when it answers; leaves signals to `run`."""
 
@@ -63,16 +96,15 @@ class _Uvicorn(uvicorn.Server):
         self._answering()
 
 
-def run(app: FastAPI, listener: socket.socket, daemon: Daemon, listening: Callable[[], None]) -> None:
+def run(app: ASGIApp, listening: Listening, daemon: Daemon, answering: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT: then the loops end, while the API still answers their children, and then it ends, too.
 
     A second signal ends everything at once, as a power cut would: nothing that was acknowledged is lost by it.
     """
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
-        timeout_graceful_shutdown=ANSWERS_S,
-    )  # fmt: skip
-    server = _Uvicorn(config, listening)
+    outer = _Uvicorn(_config(app, **listening.tls), answering)
+    servers = [outer]
+    if listening.inner is not None:
+        servers.append(_Uvicorn(_config(app, lifespan="off"), lambda: None))
     asked = threading.Event()
 
     def end(number: int, frame: object) -> None:
@@ -87,14 +119,26 @@ def run(app: FastAPI, listener: socket.socket, daemon: Daemon, listening: Callab
         try:
             daemon.stop()
         finally:
-            server.should_exit = True
+            for server in servers:
+                server.should_exit = True
+
+    async def serve() -> None:
+        sockets = [each for each in (listening.outer, listening.inner) if each is not None]
+        await asyncio.gather(*(server.serve([each]) for server, each in zip(servers, sockets, strict=True)))
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     daemon.start()
     try:
-        server.run([listener])
+        asyncio.run(serve())
     finally:
         if not asked.is_set():
             daemon.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _config(app: ASGIApp, **told: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
+        timeout_graceful_shutdown=ANSWERS_S, **told,
+    )  # fmt: skip

@@ -57,8 +57,11 @@ class Loop:
     work gives how long to wait, None for period_s. It should look at `stopping` now and then where it takes long.
     """
 
-    def __init__(self, name: str, work: Callable[[], float | None], period_s: float) -> None:
+    def __init__(
+        self, name: str, work: Callable[[], float | None], period_s: float, longest_pause_s: float = LONGEST_PAUSE_S
+    ) -> None:
         self.name = name
+        self._longest_pause_s = longest_pause_s
         self.stopping = threading.Event()
         self._work, self._period_s = work, period_s
         self._changed = threading.Condition()
@@ -106,9 +109,10 @@ class Loop:
         while not self.stopping.is_set():
             wanted_s = self._once()
             failures = self._health.in_a_row
-            self._wait(
-                pause_s(failures) if failures else self._period_s if wanted_s is None else wanted_s, patient=failures > 0
-            )
+            if failures:
+                self._wait(pause_s(failures, longest_s=self._longest_pause_s), patient=True)
+            else:
+                self._wait(self._period_s if wanted_s is None else wanted_s, patient=False)
 
     def _once(self) -> float | None:
         began_s = time.monotonic()
