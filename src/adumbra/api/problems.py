@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adumbra.schema.errors import AdumbraError, SpecError
-from adumbra.schema.problems import PREFIX, problem_of
+from adumbra.schema.problems import PREFIX, plain_of, problem_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,8 +35,7 @@ def problem(status: int, kind: str, title: str, detail: str = "", problems: list
 
 def told_of(error: AdumbraError) -> dict[str, Any]:
     """What is told of an error of this program's where the answer has begun."""
-    status, kind = problem_of(error)
-    return {"type": f"{PREFIX}{kind}", "title": error.what, "status": status, "detail": error.mend}
+    return plain_of(error)
 
 
 def of_error(error: AdumbraError) -> JSONResponse:

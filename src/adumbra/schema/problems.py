@@ -71,6 +71,13 @@ def error_of(type: str, status: int, title: str, detail: str, problems: Sequence
     return kind(f"{title}: {'; '.join(problems[:3])}" if problems else title, detail)
 
 
+def plain_of(error: AdumbraError) -> dict[str, Any]:
+    """The problem of an error, as plain data."""
+    status, kind = problem_of(error)
+    told: dict[str, Any] = {"type": f"{PREFIX}{kind}", "title": error.what, "status": status, "detail": error.mend}
+    return told | ({"problems": list(error.problems)} if isinstance(error, SpecError) else {})
+
+
 def error_of_plain(plain: Mapping[str, Any]) -> AdumbraError:
     """The same, of plain data as of an answer's body. Raises KeyError, TypeError, or ValueError for what is no problem."""
     problems = [str(each)[:2000] for each in plain.get("problems") or ()]
