@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -42,7 +43,7 @@ class Care:
 class Server:
     """What the routes work with. wake: told that there is work for the loops; ready: whether they run; health: what is to be
     known of them, by loop; exposition: its own metrics, for Prometheus; insider: whoever of the server's own
-    children has that token."""
+    children has that token; captures: the folder of files that sources of the server may name, None: none may."""
 
     workspace: Workspace
     now: Callable[[], int]
@@ -53,6 +54,7 @@ class Server:
     health: Callable[[], dict[str, str]] = dict
     exposition: Callable[[], bytes] | None = None
     insider: Callable[[str], Principal | None] = lambda _: None
+    captures: Path | None = None
 
 
 @dataclass(slots=True)
