@@ -75,6 +75,25 @@ class Settings(BaseSettings):
     captures: Path | None = None
 
 
+class ClientSettings(BaseSettings):
+    """How commands reach a server, from ADUMBRA_* variables.
+
+    server: its URL; without it commands work in this host's own workspace. token: by which it knows us, or token_file: the file
+    that holds it. server_ca: a file of the authorities that are trusted in place of the system's. server_insist: send the token
+    to another host without TLS. server_timeout_s: how long an answer may take; server_give_up_s: for how long a server that is
+    away is tried again.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
+    server: str = ""
+    token: SecretStr = SecretStr("")
+    token_file: Path | None = None
+    server_ca: Path | None = None
+    server_insist: bool = False
+    server_timeout_s: float = Field(60.0, ge=1.0, le=3600.0, allow_inf_nan=False)
+    server_give_up_s: float = Field(15.0, ge=0.0, le=3600.0, allow_inf_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
 class RoleRule:
     """Whoever is of that group may do what the role may. networks: None for all."""
@@ -171,6 +190,11 @@ _Loaded = TypeVar("_Loaded", bound=BaseSettings)
 def load_settings() -> Settings:
     """The settings. Raises InputError naming the variable that is wrong, never its value."""
     return _load(Settings)
+
+
+def load_client_settings() -> ClientSettings:
+    """How a server is reached. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(ClientSettings)
 
 
 def load_serve_settings() -> ServeSettings:

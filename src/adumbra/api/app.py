@@ -16,9 +16,6 @@ from adumbra.api.context import Server
 from adumbra.api.events_stream import Streams
 from adumbra.api.limits import Limits
 from adumbra.api.oidc import Oidc
-=======
-from adumbra.api.limits import Limits
->>>>>>> 0dadd574f4544db885d8c77a2b53684d832e68ee
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import (
     audit,

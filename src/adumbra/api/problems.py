@@ -10,35 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from adumbra.schema.errors import (
-    AccessError,
-    AdumbraError,
-    BusyError,
-    ConflictError,
-    ForbiddenError,
-    InputError,
-    NotFoundError,
-    PreconditionError,
-    SpecError,
-    StoreBusyError,
-    StoreUnavailableError,
-    TooLittleDataError,
-)
+from adumbra.schema.errors import AdumbraError, SpecError
+from adumbra.schema.problems import PREFIX, plain_of, problem_of
 
-_STATUSES: tuple[tuple[type[AdumbraError], int, str], ...] = (  # the first that fits
-    (ForbiddenError, 403, "forbidden"),
-    (AccessError, 401, "not-known"),
-    (PreconditionError, 412, "changed-meanwhile"),
-    (ConflictError, 409, "conflict"),
-    (NotFoundError, 404, "not-found"),
-    (SpecError, 422, "spec"),
-    (InputError, 422, "input"),
-    (TooLittleDataError, 409, "too-little-data"),
-    (StoreBusyError, 503, "busy"),
-    (BusyError, 503, "busy"),
-    (StoreUnavailableError, 503, "unavailable"),
-    (AdumbraError, 500, "failed"),
-)
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -52,7 +26,7 @@ def add_problems(app: FastAPI) -> None:
 
 def problem(status: int, kind: str, title: str, detail: str = "", problems: list[str] | None = None) -> JSONResponse:
     """An answer that tells of a problem."""
-    told: dict[str, Any] = {"type": f"urn:adumbra:problem:{kind}", "title": title, "status": status, "detail": detail}
+    told: dict[str, Any] = {"type": f"{PREFIX}{kind}", "title": title, "status": status, "detail": detail}
     if problems:
         told["problems"] = problems
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "2"}, 429: {"Retry-After": "1"}}.get(status)
@@ -61,13 +35,12 @@ def problem(status: int, kind: str, title: str, detail: str = "", problems: list
 
 def told_of(error: AdumbraError) -> dict[str, Any]:
     """What is told of an error of this program's where the answer has begun."""
-    status, kind = next((status, kind) for known, status, kind in _STATUSES if isinstance(error, known))
-    return {"type": f"urn:adumbra:problem:{kind}", "title": error.what, "status": status, "detail": error.mend}
+    return plain_of(error)
 
 
 def of_error(error: AdumbraError) -> JSONResponse:
     """The answer to an error of this program's."""
-    status, kind = next((status, kind) for known, status, kind in _STATUSES if isinstance(error, known))
+    status, kind = problem_of(error)
     problems = list(error.problems) if isinstance(error, SpecError) else None
     return problem(status, kind, error.what, error.mend, problems)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import RayOption, fanned_out, now_ns, workspace
+from adumbra.cli.session import RayOption, fanned_out, now_ns, own_workspace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -131,7 +131,7 @@ def _read(
         raise InputError(
             "a network's stored use is read alone, and whole", "leave out other USAGE, --since, --until, --machine, --exporter"
         )
-    with workspace() as opened:
+    with own_workspace("backtest network:...") as opened:
         return usages_of(opened, usage[0].removeprefix(NETWORK), step_s)
 
 

@@ -8,11 +8,13 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, progress_bar, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import uses
+from adumbra.cli.uses import Calibrating
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from adumbra.cli.uses import Recalibrated
     from adumbra.schema.calibration import Calibration, Fit
     from adumbra.service.calibrations import Calibrated
 
@@ -52,7 +54,6 @@ def calibrate(  # noqa: PLR0917 (options of a command)
     """Fit the demand model to measured use: what each VM's connections, requests and bytes cost."""
     from adumbra.schema.errors import InputError
     from adumbra.schema.units import parse_share
-    from adumbra.service import calibrations
 
     if sum((usage is not None, show_it, reset, from_traffic)) != 1:
         raise InputError("one thing at a time", f"give one of: adumbra calibrate {name} USAGE, --from-traffic, --show, --reset")
@@ -63,35 +64,20 @@ def calibrate(  # noqa: PLR0917 (options of a command)
     share = asked(parse_share, train_share, "--train-share")
     if not 0.05 <= share <= 0.95:
         raise InputError(f"--train-share: {train_share} leaves too little on one side", "give 5% to 95%")
-    with workspace() as opened:
+    with uses() as use:
         if show_it:
-            found = calibrations.shown(opened, name)
-            if found is None:
+            done = use.calibration(name)
+            if done.found is None:
                 raise InputError(
                     f"{name} was not calibrated: it follows its roles' priors", f"run `adumbra calibrate {name} USAGE`"
                 )
-            if calibrations.is_stale(opened, name):
-                say("stored time was not yet emulated by it: run the same calibration again")
         else:
-            with progress_bar(f"calibrating {name}") as progress:
-                if reset:
-                    found = None
-                    changed = calibrations.reset(opened, name, now_ns)
-                else:
-                    changed = True
-                    if usage is None:
-                        found = calibrations.from_traffic(opened, name, now_ns, progress, measured_on=measured_on)
-                    elif update:
-                        found = calibrations.update_from(opened, name, usage, now_ns, progress, measured_on=measured_on)
-                    else:
-                        found = calibrations.from_usage(
-                            opened, name, usage, now_ns, progress, train_share=share, measured_on=measured_on
-                        )
-                rows = calibrations.reemulate(opened, name, now_ns, progress) if changed else 0
-            if rows:
-                say(f"{rows:,} stored rows emulated anew")
-            for store in opened.keeping if changed else ():
-                say(f"{store} keeps what was written first: of stored time its simulated figures stay, new time follows")
+            with progress_bar(f"calibrating {name}") as tell:
+                done = use.uncalibrate(name, tell) if reset else use.calibrate(
+                    name, Calibrating(usage, update, measured_on, share), tell
+                )  # fmt: skip
+    _say_what_became(done)
+    found = done.found
     if found is None:
         show(output, {"network": name, "vms": []}, lambda: f"{name} follows its roles' priors")
         return
@@ -99,6 +85,16 @@ def calibrate(  # noqa: PLR0917 (options of a command)
     if output is Output.TABLE:
         for line in lines(found.calibration):
             say(line)
+
+
+def _say_what_became(done: Recalibrated) -> None:
+    """What became of stored time."""
+    if done.stale:
+        say("stored time was not yet emulated by it: run the same calibration again")
+    if done.rows:
+        say(f"{done.rows:,} stored rows emulated anew")
+    for store in done.keeping:
+        say(f"{store} keeps what was written first: of stored time its simulated figures stay, new time follows")
 
 
 def calibration_table(found: Calibrated) -> RenderableType:

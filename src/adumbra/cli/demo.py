@@ -10,7 +10,7 @@ import typer
 
 from adumbra.cli import learn, live, network, observe
 from adumbra.cli.output import console, progress_bar, say
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import now_ns, own_workspace
 
 if TYPE_CHECKING:
     from adumbra.service.networks import Network
@@ -44,7 +44,7 @@ def demo(
 
     folder, out = example_folder(), console()
     began = time.monotonic()
-    with workspace(home) as opened:
+    with own_workspace("demo", home) as opened:
         out.rule("1  a network is created, and its shadow with it", align="left")
         shop = _network(opened, folder / "shop.yaml")
         out.print(network.network_table(shop, f"{shop.name}: {len(shop.vms)} intended VMs, none of them booted"))
@@ -56,7 +56,7 @@ def demo(
         out.rule("3  models learn from what the shadow saw", align="left")
         with progress_bar("training") as tell:
             trained = learning.train(opened, shop.name, now_ns, tell)
-        out.print(learn.training_table(trained))
+        out.print(learn.training_table(trained.found()))
         out.rule("4  a plan with sizes for the week to come", align="left")
         sized = profiles.profile(opened, shop.name, now_ns)
         activation = activations.activate(opened, shop.name, "terraform", now_ns)

@@ -12,7 +12,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import workspace
+from adumbra.cli.session import uses
 from adumbra.cli.whatif import factor
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def generate(  # noqa: PLR0917 - options of a command
     )  # fmt: skip
     if out == "-" and sys.stdout.isatty():
         raise InputError("a capture is no text for a terminal", "give a file, or pass - on to another command")
-    with workspace() as opened, progress_bar(f"generating {name}") as tell:
+    with uses() as use, progress_bar(f"generating {name}") as tell:
         target = sys.stdout.buffer if out == "-" else Path(out)
-        generated = generation.generate(opened, name, target, options, tell)
+        generated = use.generate(name, target, options, tell)
     with redirect_stdout(sys.stderr if out == "-" else sys.stdout):
         show(output, generated.to_dict(), lambda: generated_table(generated))
     if output is Output.TABLE:

@@ -9,7 +9,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import RayOption, fanned_out, now_ns, workspace
+from adumbra.cli.session import RayOption, uses
 from adumbra.schema.sizing import Risk
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adumbra.profile.hourly import HourlySizes
     from adumbra.schema.records import Quantiles
     from adumbra.schema.sizing import NetworkProfile
-    from adumbra.service.learning import Trained
+    from adumbra.service.learning import Found
 
 UNITS: Mapping[str, str] = {"cpu_cores": "cores", "memory_gb": "GB", "bandwidth_mbps": "Mbps", "storage_gb": "GB"}
 
@@ -37,41 +37,34 @@ def train(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Fit, back-test and calibrate models of what the VMs use. They serve unless they would have done worse than before."""
-    from adumbra.service import learning
-
-    with workspace() as opened, fanned_out(ray) as fanout, progress_bar(f"training {name}") as tell:
-        trained = learning.train(opened, name, now_ns, tell, learning.How(seed, fanout))
-    judged = trained.judged
-    data = {
-        "network": name, "version": trained.version, "serves": judged is None or judged.serves,
-        "judgement": judged.to_dict() if judged else None, "forgotten": list(trained.forgotten), **trained.training.summary(),
-    }  # fmt: skip
-    show(output, data, lambda: training_table(trained))
+    with uses(ray) as use, progress_bar(f"training {name}") as tell:
+        found = use.train(name, seed, tell)
+    show(output, found.to_dict(), lambda: training_table(found))
     if output is Output.TABLE:
-        for line in _beside_before(trained):
+        for line in _beside_before(found):
             say(line)
 
 
-def _beside_before(trained: Trained) -> list[str]:
+def _beside_before(found: Found) -> list[str]:
     """What became of the version that served before, what went, and what to do next."""
-    judged, name = trained.judged, trained.network
+    judged, name = found.judged, found.network
     lines = []
     if judged and judged.against is not None:
         stands = "serves" if judged.serves else f"does not serve, version {judged.against} does"
-        lines.append(f"version {trained.version} {stands}: {judged.why}")
-    if trained.forgotten:
-        gone = ", ".join(map(str, trained.forgotten))
-        lines.append(f"forgot version{'s' if len(trained.forgotten) > 1 else ''} {gone} (see adumbra model list {name})")
+        lines.append(f"version {found.version} {stands}: {judged.why}")
+    if found.forgotten:
+        gone = ", ".join(map(str, found.forgotten))
+        lines.append(f"forgot version{'s' if len(found.forgotten) > 1 else ''} {gone} (see adumbra model list {name})")
     if judged and not judged.serves:
-        lines.append(f"to let it serve all the same: adumbra model rollback {name} {trained.version}")
+        lines.append(f"to let it serve all the same: adumbra model rollback {name} {found.version}")
     return [*lines, f"next: adumbra profile {name}"]
 
 
-def training_table(trained: Trained) -> RenderableType:
+def training_table(trained: Found) -> RenderableType:
     """Which model serves each resource, and why."""
     from adumbra.schema.units import format_duration
 
-    summary = trained.training.summary()
+    summary = trained.summary
     rows = [
         (str(found["resource"]), str(found["model"]), _without(str(found["resource"]), str(found["why"])), held_of(found))
         for found in summary["resources"]
@@ -104,11 +97,10 @@ def forecast(
 ) -> None:
     """Show calibrated quantiles of what each VM will use."""
     from adumbra.schema.units import parse_duration_s
-    from adumbra.service import learning
 
     horizon_s = asked(parse_duration_s, horizon, "--horizon")
-    with workspace() as opened:
-        found = learning.forecast(opened, name, horizon_s)
+    with uses() as use:
+        found = use.forecast(name, horizon_s)
     show(output, _forecast_data(name, horizon_s, found), lambda: _forecast_table(name, horizon, found))
 
 
@@ -159,12 +151,12 @@ def profile(  # noqa: PLR0917 options by name
     share = asked(parse_share, shortfall, "--shortfall") if shortfall is not None else None
     horizon_s = asked(parse_duration_s, horizon, "--horizon") if horizon is not None else None
     wanted = profiles.Asked(share, horizon_s, risk)
-    with workspace() as opened:
+    with uses() as use:
         if hours:
-            found = profiles.by_hour(opened, name, wanted)
+            found = use.by_hour(name, wanted)
             show(output, {name: each.to_dict() for name, each in found.items()}, lambda: hourly_table(name, found))
             return
-        sized = profiles.profile(opened, name, now_ns, wanted)
+        sized = use.profile(name, wanted)
     show(output, sized.to_dict(), lambda: profile_table(sized))
     if output is Output.TABLE:
         for line in reasons(sized):

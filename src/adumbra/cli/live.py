@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adumbra.cli.network import NameArgument
-from adumbra.cli.output import Output, OutputOption, iso, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.output import Output, OutputOption, iso, progress_bar, say, show, table_of
+from adumbra.cli.session import uses
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,10 +32,8 @@ def activate(
     name: NameArgument, provider: ProviderOption, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE
 ) -> None:
     """Make the network real, with the sizes of its profile."""
-    from adumbra.service import activations
-
-    with workspace() as opened:
-        activation = activations.activate(opened, name, provider, now_ns, dry_run=dry_run)
+    with uses() as use, progress_bar(f"activating {name}") as tell:
+        activation = use.activate(name, provider, dry_run=dry_run, tell=tell)
     show(output, activation.to_dict(), lambda: plan_table(activation.plan))
     if output is Output.TABLE:
         _tell(activation)
@@ -48,10 +46,8 @@ def deactivate(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Take away what `activate` made; the shadow stays."""
-    from adumbra.service import activations
-
-    with workspace() as opened:
-        activation = activations.deactivate(opened, name, provider, now_ns, dry_run=dry_run)
+    with uses() as use, progress_bar(f"deactivating {name}") as tell:
+        activation = use.deactivate(name, provider, dry_run=dry_run, tell=tell)
     show(output, activation.to_dict(), lambda: plan_table(activation.plan))
 
 
@@ -93,8 +89,8 @@ def events(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what happened, newest last."""
-    with workspace() as opened:
-        found = tuple(reversed(opened.state.events(name, limit=limit)))
+    with uses() as use:
+        found = tuple(reversed(use.events(name, limit)))
     data = [
         {"id": e.id, "time": iso(e.time_ns), "network": e.network, "kind": e.kind, "message": e.message, "data": e.data}
         for e in found

@@ -9,7 +9,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, iso, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import now_ns, own_workspace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +59,7 @@ def install(
     from adumbra.service import mirrors
 
     chosen = None if method is MethodOption.AUTO else Method(method.value)
-    with workspace() as opened:
+    with own_workspace("mirror") as opened:
         wanted = mirrors.Wanted(name, from_device, to_device, chosen)
         installed = mirrors.install(opened, wanted, now_ns, random.SystemRandom())
     for told in installed.told:
@@ -81,7 +81,7 @@ def listing(
     """List the mirrors that were installed here, and whether they still stand."""
     from adumbra.service import mirrors
 
-    with workspace() as opened:
+    with own_workspace("mirror") as opened:
         found = mirrors.listing(opened, name)
     data = [_data(status.plan) | _state(status) for status in found]
     show(output, data, lambda: _table(found))
@@ -97,7 +97,7 @@ def remove(
     """Remove the network's mirrors: exactly what was installed. Needs root."""
     from adumbra.service import mirrors
 
-    with workspace() as opened:
+    with own_workspace("mirror") as opened:
         removed = mirrors.remove(opened, name, now_ns, from_device)
     for each in removed:
         beside = f" ({'; '.join(each.told)})" if each.told else ""

@@ -9,7 +9,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, iso, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import uses
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,20 +23,16 @@ VersionArgument = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="
 @app.command("list")
 def list_(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """List the versions that are kept, newest first."""
-    from adumbra.service import models
-
-    with workspace() as opened:
-        kept = models.versions(opened, name)
+    with uses() as use:
+        kept = use.versions(name)
     show(output, [_data(each) for each in kept], lambda: versions_table(name, kept))
 
 
 @app.command("show")
 def show_(name: NameArgument, version: VersionArgument, output: OutputOption = Output.TABLE) -> None:
     """Show what a version learned from, why it serves or doesn't, and each model's scores."""
-    from adumbra.service import models
-
-    with workspace() as opened:
-        found = models.version(opened, name, version)
+    with uses() as use:
+        found = use.version(name, version)
     show(output, _data(found), lambda: scores_table(found))
     if output is Output.TABLE:
         for line in about(found):
@@ -52,10 +48,8 @@ def rollback(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Let an earlier version serve, or any other that is kept."""
-    from adumbra.service import models
-
-    with workspace() as opened:
-        served = models.rollback(opened, name, version, now_ns)
+    with uses() as use:
+        served = use.rollback(name, version)
     show(output, _data(served), lambda: f"version {served.version} of {name} serves, {_learned_from(served)}")
     if output is Output.TABLE:
         say(f"next: adumbra profile {name}")
@@ -64,10 +58,8 @@ def rollback(
 @app.command("forget")
 def forget(name: NameArgument, version: VersionArgument, output: OutputOption = Output.TABLE) -> None:
     """Remove a version that doesn't serve, for good."""
-    from adumbra.service import models
-
-    with workspace() as opened:
-        gone = models.forget(opened, name, version, now_ns)
+    with uses() as use:
+        gone = use.forget(name, version)
     show(output, _data(gone), lambda: f"forgot version {gone.version} of {name}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adumbra.cli.output import Output, OutputOption, iso, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import uses
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,8 +77,8 @@ def create(spec: SpecArgument, output: OutputOption = Output.TABLE) -> None:
     from adumbra.service import networks
 
     text = networks.read_spec(spec)
-    with workspace() as opened:
-        network = networks.create(opened, text, str(spec), now_ns())
+    with uses() as use:
+        network = use.create(text, str(spec))
     show(output, _data(network), lambda: network_table(network, f"created {network.name}, and its shadow"))
     if output is Output.TABLE:
         say(f"next: adumbra observe {network.name} pcap:FILE")
@@ -87,10 +87,8 @@ def create(spec: SpecArgument, output: OutputOption = Output.TABLE) -> None:
 @app.command("list")
 def listing(output: OutputOption = Output.TABLE) -> None:
     """List the networks."""
-    from adumbra.service import networks
-
-    with workspace() as opened:
-        found = networks.listing(opened)
+    with uses() as use:
+        found = use.networks()
     rows = [
         (n.name, n.record.state.value, str(len(n.vms)), ", ".join(map(str, n.spec.cidrs)), iso(n.record.created_ns)[:19])
         for n in found
@@ -107,11 +105,9 @@ def listing(output: OutputOption = Output.TABLE) -> None:
 @app.command("show")
 def show_one(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """Show a network: its VMs, and what its shadow has seen."""
-    from adumbra.service import networks
-
-    with workspace() as opened:
-        network = networks.get(opened, name)
-        seen = opened.state.observations(name)
+    with uses() as use:
+        network = use.network(name)
+        seen = use.observations(name)
     data = _data(network) | {"observations": [_observation(each) for each in seen]}
     sources = "; ".join(f"{each.source} ({each.state.value})" for each in seen[-5:]) or "nothing observed yet"
     show(output, data, lambda: network_table(network, f"{name}: {network.record.state.value}; {sources}"))
@@ -123,8 +119,8 @@ def update(spec: SpecArgument, output: OutputOption = Output.TABLE) -> None:
     from adumbra.service import networks
 
     text = networks.read_spec(spec)
-    with workspace() as opened:
-        network = networks.update(opened, text, str(spec), now_ns())
+    with uses() as use:
+        network = use.update(text, str(spec))
     show(output, _data(network), lambda: network_table(network, f"updated {network.name} to version {network.record.version}"))
 
 
@@ -134,11 +130,8 @@ def delete(
     force: Annotated[bool, typer.Option("--force", help="Also where its VMs may stand; they are left alone.")] = False,
 ) -> None:
     """Delete a network, its shadow, and what was learned of it."""
-    from adumbra.service import networks
-
-    with workspace() as opened:
-        networks.delete(opened, name, now_ns(), force=force)
-        for left in opened.left_by_deletion(name):
+    with uses() as use:
+        for left in use.delete(name, force=force):
             say(left)
     say(f"deleted {name} and its shadow; its events stay: adumbra events {name}")
 

@@ -10,15 +10,15 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import now_ns, stop_on_signal, workspace
+from adumbra.cli.session import stop_on_signal, uses
 from adumbra.schema.sources import Layer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from adumbra.cli.uses import Uses
     from adumbra.schema.records import Floats, Series
     from adumbra.service.observations import Observation
-    from adumbra.service.workspace import Workspace
 
 SourceArgument = Annotated[
     str,
@@ -71,9 +71,9 @@ def observe(  # noqa: PLR0917 - options of a command
 
     for_s = asked(parse_duration_s, for_, "--for") if for_ is not None else None
     goes_on = observations.goes_on(source)
-    with workspace() as opened, progress_bar(f"observing {source}") as tell, stop_on_signal(goes_on) as stopped:
+    with uses() as use, progress_bar(f"observing {source}") as tell, stop_on_signal(goes_on) as stopped:
         options = observations.ObserveOptions(layer, workers, for_s, until_idle, stopped, lambda: _say_ready(source))
-        observation = observations.observe(opened, name, source, now_ns, tell, options=options)
+        observation = use.observe(name, source, options, tell)
     show(output, observation.to_dict(), lambda: accounts_table(observation))
 
 
@@ -141,17 +141,16 @@ def metrics(
 ) -> None:
     """Show metrics per VM and interval, each with how it was come by."""
     from adumbra.schema.units import parse_duration_s
-    from adumbra.service import observations
 
-    with workspace() as opened:
+    with uses() as use:
         query: dict[str, Any] = {"vms": tuple(vm or ())}
         if since is not None:
-            query["start_ns"] = _since(since, opened.metrics.span(name))
+            query["start_ns"] = _since(since, use.span(name))
         if step is not None:
             query["step_s"] = asked(parse_duration_s, step, "--step")
         elif output is Output.TABLE:
-            query["step_s"] = table_step(opened, name, query)
-        series = observations.metrics(opened, name, query)
+            query["step_s"] = table_step(use, name, query)
+        series = use.metrics(name, query)
     show(output, series_data(series), lambda: series_table(series))
 
 
@@ -166,11 +165,9 @@ def _since(text: str, span: tuple[int, int] | None) -> int:
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 
-def table_step(opened: Workspace, name: str, query: Mapping[str, Any]) -> float | None:
+def table_step(use: Uses, name: str, query: Mapping[str, Any]) -> float | None:
     """A step that shows what is stored in a dozen rows a VM."""
-    from adumbra.service import networks
-
-    span, interval_s = opened.metrics.span(name), networks.get(opened, name).spec.interval
+    span, interval_s = use.span(name), use.network(name).spec.interval
     if span is None:
         return None
     length_s = (span[1] - max(span[0], query.get("start_ns") or span[0])) / 1e9

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adumbra.cli.output import progress_bar, say
+from adumbra.schema.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from adumbra.cli.uses import Uses
     from adumbra.fanout import Fanout
     from adumbra.service.workspace import Workspace
+    from adumbra.settings import ClientSettings
 
 
 RayOption = Annotated[
@@ -66,6 +69,45 @@ def fanned_out(ray: str | None) -> Iterator[Fanout]:
         yield cluster
     finally:
         cluster.__exit__()
+
+
+@contextmanager
+def uses(ray: str | None = None) -> Iterator[Uses]:
+    """The use cases: of the server that ADUMBRA_SERVER names, or else of the user's workspace, with tasks worked on where `ray`
+    says. Raises InputError for both."""
+    settings = _server()
+    if settings is None:
+        from adumbra.cli.here import Here
+
+        with workspace() as opened, fanned_out(ray) as fanout:
+            yield Here(opened, now_ns, fanout)
+        return
+    if ray is not None:
+        raise InputError("--ray is for work on this host, and ADUMBRA_SERVER names a server", "leave --ray out, or unset that")
+    from adumbra.cli.there import There
+    from adumbra.client import Client
+
+    with Client.of(settings, say) as client:
+        yield There(client, now_ns)
+
+
+@contextmanager
+def own_workspace(command: str, home: Path | None = None) -> Iterator[Workspace]:
+    """The workspace of a command that is of this host alone. Raises InputError where ADUMBRA_SERVER names a server."""
+    if home is None and _server() is not None:
+        raise InputError(
+            f"`adumbra {command}` works in this host's own workspace, and ADUMBRA_SERVER names a server",
+            f"run `env -u ADUMBRA_SERVER adumbra {command} ...`",
+        )
+    with workspace(home) as opened:
+        yield opened
+
+
+def _server() -> ClientSettings | None:
+    from adumbra.settings import load_client_settings
+
+    settings = load_client_settings()
+    return settings if settings.server else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adumbra.cli.output import Output, OutputOption, asked, progress_bar, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import now_ns, own_workspace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +29,7 @@ def check(output: OutputOption = Output.TABLE) -> None:
     """
     from adumbra.service import stores
 
-    with workspace() as opened, _silence(), progress_bar("checking stores") as tell:
+    with own_workspace("store") as opened, _silence(), progress_bar("checking stores") as tell:
         found = tuple(stores.check(opened, now_ns(), tell))
     show(output, [each.to_dict() for each in found], lambda: check_table(found))
     if not all(each.works for each in found):
@@ -78,7 +78,7 @@ def flush(
     from adumbra.service import stores
 
     for_s = asked(parse_duration_s, for_ or "10m", "--for")
-    with workspace() as opened:
+    with own_workspace("store") as opened:
         with progress_bar("sending") as tell:
             told = stores.flush(opened, for_s, tell)
         waits = stores.status(opened)
@@ -94,7 +94,7 @@ def status(output: OutputOption = Output.TABLE) -> None:
     """Show what waits to be sent to each remote store, and what was lost."""
     from adumbra.service import stores
 
-    with workspace() as opened:
+    with own_workspace("store") as opened:
         waits = stores.status(opened)
     show(output, [each.to_dict() for each in waits], lambda: status_table(waits))
 

@@ -10,7 +10,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import Output, OutputOption, asked, iso, progress_bar, say, show, table_of
-from adumbra.cli.session import RayOption, fanned_out, workspace
+from adumbra.cli.session import RayOption, uses
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,15 +55,15 @@ def whatif(
     """Show what the VMs would need with other traffic, or on other machines."""
     from adumbra.schema.errors import InputError
     from adumbra.schema.units import parse_duration_s
-    from adumbra.service.whatif import Question, what_if
+    from adumbra.service.whatif import Question
 
     if sweep and type:
         raise InputError("--sweep tries every type, --type one", "give one of them")
     times = asked(factor, traffic, "--traffic")
     last_s = None if last == "all" else asked(parse_duration_s, last, "--last")
     question = Question(times, tuple(vm or ()), type, last_s, sweep)
-    with workspace() as opened, fanned_out(ray) as fanout, progress_bar(f"what if, {name}") as tell:
-        found = what_if(opened, name, question, tell, fanout)
+    with uses(ray) as use, progress_bar(f"what if, {name}") as tell:
+        found = use.what_if(name, question, tell)
     show(output, {**found.to_dict(), "last_s": last_s}, lambda: sweep_table(found) if sweep else table(found))
     if output is Output.TABLE and sweep:
         for line in why_not(found.vms):

@@ -16,6 +16,7 @@ import structlog
 
 from adumbra.schema.errors import AdumbraError, NotFoundError, StoreBusyError, StoreUnavailableError
 from adumbra.schema.jobs import JobRecord, JobState
+from adumbra.schema.problems import plain_of
 from adumbra.service import uploads
 from adumbra.service.jobs import perform
 from adumbra.service.opening import storage_of
@@ -64,7 +65,7 @@ def work(workspace: Workspace, number: int) -> int:
         log.warning("can't be done now", trouble=str(error))
         return AGAIN
     except AdumbraError as error:
-        state, trouble = JobState.FAILED, str(error)
+        state, result, trouble = JobState.FAILED, {"problem": plain_of(error)}, str(error)
     except MemoryError:
         state, trouble = JobState.FAILED, "it takes more memory than there is; ask for less, or give the server more"
     except Exception:

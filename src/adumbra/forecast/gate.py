@@ -19,6 +19,7 @@ from adumbra.forecast.scores import Cases
 from adumbra.forecast.series import modelled, resource_named, scale_of, until
 from adumbra.forecast.training import Learned, Training
 from adumbra.schema.errors import TooLittleDataError
+from adumbra.schema.plain import of_plain
 from adumbra.schema.records import NANOSECONDS, Floats, Ints, Panel
 from adumbra.schema.units import format_duration
 
@@ -71,6 +72,11 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Judgement:
+        """The judgement that `to_dict` gave, through JSON or not. Raises PlainError for anything else."""
+        return of_plain(cls, plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Pure; forecasts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,12 @@ class HourlySizes:
 
     def to_dict(self) -> dict[str, Any]:
         return {"resource": self.resource, "days": list(DAYS), "vms": dict(zip(self.vms, self.sizes.tolist(), strict=True))}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> HourlySizes:
+        """The sizes that `to_dict` gave, through JSON or not (null: NaN). Raises KeyError or ValueError for anything else."""
+        sizes = np.array(list(plain["vms"].values()), np.float64).reshape(len(plain["vms"]), 7, 24)
+        return cls(plain["resource"], tuple(plain["vms"]), sizes)
 
 
 def hourly(forecast: Quantiles, shortfall: float) -> HourlySizes:

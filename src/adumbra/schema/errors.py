@@ -83,6 +83,12 @@ class StoreUnavailableError(StoreError):
     """A store can't be reached, or has too much to do. What was to be written is kept; trying again later may help."""
 
 
+class ServerError(AdumbraError):
+    """The server that commands are to work through can't be reached, has too much to do, or doesn't answer as one of this
+    program's. What it was asked for may have been done: asking again is harmless.
+    """
+
+
 class ClusterError(AdumbraError):
     """The cluster that was to do the work can't be reached, or failed at it. Nothing was changed; other places may do it."""
 

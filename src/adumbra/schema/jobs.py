@@ -7,7 +7,7 @@ What a job's `asked` holds, by its kind; every key is there, null where nothing 
     train        {"seed": 1}
     profile      {"shortfall": 0.01, "horizon_s": 604800, "risk": "per-vm"}     null: the spec's target; a week
     calibrate    {"usage": "uploads/3f….csv", "from_traffic": false, "update": false, "reset": false, "train_share": 0.333,
-                  "measured_on": null}
+                  "measured_on": null, "called": "use.csv"}
                      usage: a file in the workspace's folder, or a Prometheus server's URL; null with from_traffic or reset,
                      which goes back to the priors. The file is the job's own: whoever ends the job drops it (service.uploads).
     whatif       {"traffic": 2.0, "vms": ["web-1"], "type": "m7i.large", "last_s": 86400, "sweep": false}
@@ -19,7 +19,8 @@ What `result` holds once it is done: what the same command gives by `--output js
 
     train        {"network", "version", "serves", "judgement", "forgotten", and the training's summary}
     profile      the profile (DESIGN.md section 6), and "version"
-    calibrate    {"version", and the calibration; "rows": how many stored rows were emulated anew}
+    calibrate    {"version", and the calibration; "rows": how many stored rows were emulated anew; "keeping": the stores
+                     that keep what was written first; with reset no version, and no VM}
     whatif       service.whatif.Answers.to_dict(), and "last_s"
     activate, deactivate    service.activations.Activation.to_dict()
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -364,3 +365,17 @@ class Quantiles:
     step_s: float
     levels: tuple[float, ...]
     values: Floats
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: values as lists, NaN where a quantile isn't known."""
+        return {
+            "resource": self.resource, "vms": list(self.vms), "start_ns": self.start_ns, "step_s": self.step_s,
+            "levels": list(self.levels), "values": self.values.tolist(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Quantiles:
+        """The forecast that `to_dict` gave, through JSON or not (null: NaN). Raises KeyError or ValueError for anything else."""
+        vms, levels = tuple(plain["vms"]), tuple(map(float, plain["levels"]))
+        values = np.array(plain["values"], np.float64).reshape(len(vms), -1, len(levels))
+        return cls(plain["resource"], vms, int(plain["start_ns"]), float(plain["step_s"]), levels, values)

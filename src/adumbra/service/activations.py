@@ -6,7 +6,7 @@ A plan is recorded before its first step and each step's outcome before the next
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +37,11 @@ class Activation:
 
     def to_dict(self) -> dict[str, Any]:
         return {"plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": str(self.place)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Activation:
+        """The activation that `to_dict` gave. Raises KeyError or ValueError for anything else."""
+        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], Path(plain["place"]))
 
 
 def activate(

@@ -54,6 +54,12 @@ class Calibrated:
     def to_dict(self) -> dict[str, Any]:
         return {"version": self.version, **self.calibration.to_dict()}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Calibrated:
+        """What `to_dict` gave, without the held-out rows. Raises KeyError or TypeError for anything else."""
+        rest = {name: value for name, value in plain.items() if name != "version"}
+        return cls(plain["version"], Calibration.from_dict(rest), {})
+
 
 def is_stale(workspace: Workspace, name: str) -> bool:
     """Whether stored time was emulated by an earlier calibration: the last one's work was stopped half-way."""
@@ -63,15 +69,16 @@ def is_stale(workspace: Workspace, name: str) -> bool:
 
 def from_usage(
     workspace: Workspace, name: str, source: str, now: Callable[[], int], progress: Progress = lambda *_: None,
-    *, train_share: float = TRAIN_SHARE, measured_on: str | None = None,
+    *, train_share: float = TRAIN_SHARE, measured_on: str | None = None, called: str = "",
 ) -> Calibrated:  # fmt: skip
     """Fits the network's VMs to measured use, from a file or a Prometheus server, and keeps what came of it. Always from the
-    roles' priors. measured_on: see measured_on.cores_of. Raises InputError for use that can't be read, or that has no time in
-    common with what was observed; TooLittleDataError where nothing can be learned of any VM.
+    roles' priors. measured_on: see measured_on.cores_of; called: what to call the source, where that isn't its own name. Raises
+    InputError for use that can't be read, or that has no time in common with what was observed; TooLittleDataError where
+    nothing can be learned of any VM.
     """
     network = networks.get(workspace, name)
     cores = cores_of(network, measured_on)
-    usage = _read(workspace, network, source)
+    usage = _read(workspace, network, source, called or source)
     learned = learn(workspace, network, usage, cores, progress, train_share=train_share)
     about = Calibration(name, usage.source, *_span(usage), (), usage.notes + cores.notes)
     return _keep(workspace, network, about, learned, now)
@@ -79,7 +86,7 @@ def from_usage(
 
 def update_from(
     workspace: Workspace, name: str, source: str, now: Callable[[], int], progress: Progress = lambda *_: None,
-    *, measured_on: str | None = None,
+    *, measured_on: str | None = None, called: str = "",
 ) -> Calibrated:  # fmt: skip
     """Goes on from the network's last calibration with use that was measured after what it learned from, and keeps what came of
     it. measured_on: None for the cores that it took. Run again after a kill that kept stored time from being emulated by it, it
@@ -94,7 +101,7 @@ def update_from(
         why = f"{name} was not calibrated by measured use: there is nothing to go on from"
         raise InputError(why, f"run `adumbra calibrate {name} USAGE` without --update")
     cores = cores_of(network, measured_on, known.vms)
-    usage = _read(workspace, network, source)
+    usage = _read(workspace, network, source, called or source)
     if not any(int(vm.time_ns[-1]) >= until_ns[vm.vm] for vm in usage.vms if vm.vm in until_ns):
         if kept.emulated_ns is None and kept.calibration.get("follows"):
             return Calibrated(kept.version, known, {})
@@ -154,11 +161,16 @@ def _first_reason(usage: Usage, learned: Sequence[tuple[VmCalibration, Mapping[s
     return f"{vm.vm}: {next((fit.changed[0] for fit in vm.fits.values()), '') or next(iter(vm.refused.values()))}"
 
 
-def _read(workspace: Workspace, network: Network, source: str) -> Usage:
+def _read(workspace: Workspace, network: Network, source: str, called: str) -> Usage:
     if is_url(source):
         usage = read_prometheus(source, replays.span(workspace, network.name), _names(network))
     else:
-        usage = read_usage(Path(source), _names(network))
+        try:
+            usage = read_usage(Path(source), _names(network))
+        except InputError as error:
+            raise type(error)(error.what.replace(source, called), error.mend.replace(source, called)) from None
+        notes = tuple(note.replace(source, called) for note in usage.notes)
+        usage = replace(usage, source=usage.source.replace(source, called), notes=notes)
     check_units(usage, {vm.name: machine_of(vm) for vm in network.vms})
     return usage
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from adumbra.emulate.traffic.generate import FILE_HEADER, Account, Generator, Wa
 from adumbra.emulate.traffic.model import COLUMNS, History, TrafficModel
 from adumbra.emulate.traffic.population import Population, populate
 from adumbra.schema.errors import InputError, TooLittleDataError
-from adumbra.schema.records import NANOSECONDS, SeriesQuery
+from adumbra.schema.records import NANOSECONDS, Series, SeriesQuery
 from adumbra.service import networks
 from adumbra.service.networks import Network
 from adumbra.service.observations import Progress, emulated_vms
@@ -72,15 +72,28 @@ class Generated:
         }  # fmt: skip
 
 
+class Metrics(Protocol):
+    """Where what is stored of networks is read: see store.protocol.MetricStore."""
+
+    def span(self, network: str) -> tuple[int, int] | None: ...
+    def vms(self, network: str) -> tuple[str, ...]: ...
+    def read(self, query: SeriesQuery) -> Series: ...
+
+
 def learn(workspace: Workspace, name: str, connections_per_s: float | None = None) -> Learned:
+    """Fits the traffic model of a network to what is stored of it: see learn_of."""
+    return learn_of(networks.get(workspace, name), workspace.metrics, connections_per_s)
+
+
+def learn_of(network: Network, metrics: Metrics, connections_per_s: float | None = None) -> Learned:
     """Fits the traffic model of a network to what is stored of it; or takes its roles' priors, where nothing is.
 
     Raises TooLittleDataError where nothing is stored and no rate is given.
     """
-    network = networks.get(workspace, name)
+    name = network.name
     ground = ground_of(network.spec, network.vms, emulated_vms(network))
     priors = [bundled_priors().prior(vm.role) for vm in network.vms]
-    history = _history(workspace, network)
+    history = _history(metrics, network)
     if history is not None:
         model = traffic.fit(history, ground, priors, name)
         if model.rates.mean.sum() > 0:
@@ -107,10 +120,15 @@ def generate(
     Raises InputError for options out of range, TooLittleDataError where there is no rate to generate at.
     """
     options = options or GenerateOptions()
-    _check(options)
+    check_options(options)
     progress(0.0, "fitting the traffic model")
     learned = learn(workspace, name, options.connections_per_s)
     workspace.release_metrics()
+    return write(learned, target, options, progress)
+
+
+def write(learned: Learned, target: Path | IO[bytes], options: GenerateOptions, progress: Progress) -> Generated:
+    """The same, of what was learned."""
     wanted = _wanted(learned, options)
     generator = Generator(learned.model, population_of(learned, wanted), wanted)
     with CaptureWriter(target) as writer:
@@ -119,7 +137,7 @@ def generate(
             writer.write(block)
             progress(done, f"{generator.packets:,} packets")
     account = generator.account()
-    return Generated(name, str(target) if isinstance(target, Path) else "-", wanted, account, learned.model)
+    return Generated(learned.network.name, str(target) if isinstance(target, Path) else "-", wanted, account, learned.model)
 
 
 def population_of(learned: Learned, wanted: Wanted) -> Population:
@@ -130,7 +148,8 @@ def population_of(learned: Learned, wanted: Wanted) -> Population:
     return populate(learned.network.spec, learned.network.vms, learned.model, learned.ground, connections)
 
 
-def _check(options: GenerateOptions) -> None:
+def check_options(options: GenerateOptions) -> None:
+    """Raises InputError for options out of range."""
     if not 0.001 <= options.duration_s <= MOST_DURATION_S:
         raise InputError(f"a duration of {options.duration_s:g} s is out of range", "give one from 1ms to 30d")
     if options.seed < 0:
@@ -156,11 +175,11 @@ def _wanted(learned: Learned, options: GenerateOptions) -> Wanted:
     return wanted
 
 
-def _history(workspace: Workspace, network: Network) -> History | None:
+def _history(metrics: Metrics, network: Network) -> History | None:
     """What is stored of a network's VMs: all of it, and the last of it as fine as it is kept. None: nothing."""
-    span = workspace.metrics.span(network.name)
+    span = metrics.span(network.name)
     wanted = {vm.name for vm in network.vms}
-    known = tuple(name for name in workspace.metrics.vms(network.name) if name in wanted)
+    known = tuple(name for name in metrics.vms(network.name) if name in wanted)
     if span is None or not known:
         return None
     interval_ns = network.spec.interval_ns
@@ -168,10 +187,10 @@ def _history(workspace: Workspace, network: Network) -> History | None:
     most = max(MOST_CELLS // len(known), _LEAST_STEPS)
     query = SeriesQuery(network.name, COLUMNS, known)
     if steps <= most:
-        whole = workspace.metrics.read(query)
+        whole = metrics.read(query)
         return History(whole, whole)
-    fine = workspace.metrics.read(replace(query, start_ns=span[1] - most * interval_ns))
-    coarse = workspace.metrics.read(replace(query, step_s=network.spec.interval * math.ceil(steps / most)))
+    fine = metrics.read(replace(query, start_ns=span[1] - most * interval_ns))
+    coarse = metrics.read(replace(query, step_s=network.spec.interval * math.ceil(steps / most)))
     return History(coarse, fine)
 
 

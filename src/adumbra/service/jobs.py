@@ -51,21 +51,25 @@ def _calibrate(workspace: Workspace, job: JobRecord, now: Now, progress: Progres
     from adumbra.service import calibrations, uploads
 
     name, asked = job.network, job.asked
-    usage, measured_on = asked.get("usage"), asked.get("measured_on")
+    usage, measured_on, called = asked.get("usage"), asked.get("measured_on"), str(asked.get("called") or "")
+    if asked.get("reset"):
+        changed = calibrations.reset(workspace, name, now)
+        rows = calibrations.reemulate(workspace, name, now, progress) if changed else 0
+        return {"network": name, "vms": [], "rows": rows, "keeping": list(workspace.keeping) if changed else []}
     if asked.get("from_traffic") or usage is None:
         found = calibrations.from_traffic(workspace, name, now, progress, measured_on=measured_on)
     else:
         source = str(uploads.path(workspace, usage)) if uploads.is_kept(usage) else str(usage)
         if asked.get("update"):
-            found = calibrations.update_from(workspace, name, source, now, progress, measured_on=measured_on)
+            found = calibrations.update_from(workspace, name, source, now, progress, measured_on=measured_on, called=called)
         else:
             share = asked.get("train_share")
             found = calibrations.from_usage(
-                workspace, name, source, now, progress, measured_on=measured_on,
+                workspace, name, source, now, progress, measured_on=measured_on, called=called,
                 train_share=calibrations.TRAIN_SHARE if share is None else float(share),
             )  # fmt: skip
     rows = calibrations.reemulate(workspace, name, now, progress)
-    return {**found.to_dict(), "rows": rows}
+    return {**found.to_dict(), "rows": rows, "keeping": list(workspace.keeping)}
 
 
 def _what_if(workspace: Workspace, job: JobRecord, now: Now, progress: Progress) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,35 @@ class Trained:
     training: Training
     judged: Judgement | None = None
     forgotten: tuple[int, ...] = ()
+
+    def found(self) -> Found:
+        """The same without the models."""
+        return Found(self.network, self.version, self.training.summary(), self.judged, self.forgotten)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is to be told of a training: as in Trained, with `summary` (Training.summary) in place of the models."""
+
+    network: str
+    version: int
+    summary: Mapping[str, Any]
+    judged: Judgement | None
+    forgotten: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network, "version": self.version, "serves": self.judged is None or self.judged.serves,
+            "judgement": self.judged.to_dict() if self.judged else None, "forgotten": list(self.forgotten), **self.summary,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Found:
+        """What `to_dict` gave, through JSON or not. Raises KeyError or PlainError for anything else."""
+        told = {name: plain[name] for name in ("network", "version", "serves", "judgement", "forgotten")}
+        judged = Judgement.from_dict(told["judgement"]) if told["judgement"] is not None else None
+        summary = {name: value for name, value in plain.items() if name not in told}
+        return cls(told["network"], told["version"], summary, judged, tuple(told["forgotten"]))
 
 
 def panels(workspace: Workspace, name: str, step_s: float | None = None) -> dict[str, Panel]:

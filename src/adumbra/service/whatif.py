@@ -15,6 +15,7 @@ from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm, keys_of
 from adumbra.fanout import IN_PROCESS, Fanout, Part
 from adumbra.profile.catalog import load_catalog
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError, TooLittleDataError
+from adumbra.schema.plain import of_plain
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals
 from adumbra.schema.sizing import InstanceType, Machine
 from adumbra.schema.units import format_duration
@@ -61,6 +62,11 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "fits": self.fits}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Choice:
+        """The choice that `to_dict` gave, through JSON or not. Raises PlainError for anything else."""
+        return of_plain(cls, plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -96,6 +102,15 @@ class Answer:
             "cheapest": cheapest.type if cheapest else None,
         }
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Answer:
+        """The answer that `to_dict` gave, through JSON or not; a choice that is the declared one is that very one. Raises
+        PlainError for anything else.
+        """
+        found = of_plain(cls, plain)
+        declared = [choice for choice in plain["choices"] if choice == plain["declared"]]
+        return replace(found, choices=(found.declared,)) if declared and len(found.choices) == 1 else found
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -115,6 +130,12 @@ class Answers:
             "network": self.network, "traffic": self.factor, "start_ns": self.start_ns, "end_ns": self.end_ns,
             "observed_s": self.observed_s, "vms": [answer.to_dict() for answer in self.vms],
         }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Answers:
+        """The answers that `to_dict` gave, through JSON or not. Raises PlainError, or KeyError, for anything else."""
+        bare = of_plain(cls, {**plain, "factor": plain["traffic"], "vms": ()})
+        return replace(bare, vms=tuple(Answer.from_dict(each) for each in plain["vms"]))
 
 
 def what_if(

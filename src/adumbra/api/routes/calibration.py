@@ -96,6 +96,7 @@ def calibrate(
         float, Query(ge=0.05, le=0.95, description="The share of the time that is fitted when the error is told.")
     ] = calibrations.TRAIN_SHARE,
     measured_on: Annotated[str | None, Query(max_length=64, description=_MEASURED_ON)] = None,
+    called: Annotated[str, Query(max_length=1000, description="What the file is called, in what is told of it.")] = "",
 ) -> JobOut:
     """The file is kept until the job ends, and no longer."""
     content, suffix = uploaded
@@ -105,7 +106,7 @@ def calibrate(
 
     def ask() -> dict[str, Any]:
         kept.append(uploads.keep(at.workspace, content, suffix))
-        return _asked(usage=kept[0], update=update, train_share=train_share, measured_on=measured_on)
+        return _asked(usage=kept[0], update=update, train_share=train_share, measured_on=measured_on, called=called)
 
     try:
         return queued_with(change, response, name, JobKind.CALIBRATE, ask)
@@ -140,10 +141,10 @@ def reset(name: NetworkName, at: At, who: Operator, change: Changing, response: 
 
 def _asked(
     usage: str | None = None, *, from_traffic: bool = False, update: bool = False, reset: bool = False,
-    train_share: float = calibrations.TRAIN_SHARE, measured_on: str | None = None, url: str = "",
+    train_share: float = calibrations.TRAIN_SHARE, measured_on: str | None = None, url: str = "", called: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """See schema.jobs."""
     return {
         "usage": usage or url or None, "from_traffic": from_traffic, "update": update, "reset": reset,
-        "train_share": train_share, "measured_on": measured_on,
+        "train_share": train_share, "measured_on": measured_on, "called": called,
     }  # fmt: skip

@@ -46,10 +46,11 @@ def listing(
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
     state: Annotated[NetworkState | None, Query(description="Only those in this state.")] = None,
+    specs: Annotated[bool, Query(description="With the spec of each.")] = False,
 ) -> Page[NetworkRow]:
     query = NetworkQuery(who.networks, state, after, limit + 1)
     these, following = page(at.workspace.state.networks_of(query), limit, lambda record: record.name)
-    return Page(items=[_row(networks.of_record(each)) for each in these], next=following)
+    return Page(items=[_row(networks.of_record(each), specs=specs) for each in these], next=following)
 
 
 @router.get("/{name}", summary="Show a network", responses={304: {"description": "It is as you know it"}})
@@ -128,10 +129,11 @@ def vm_out(vm: Vm) -> VmOut:
     return VmOut(name=vm.name, subnet=vm.subnet, role=vm.role, addresses=addresses, declared=vm.declared)
 
 
-def _row(network: Network) -> NetworkRow:
+def _row(network: Network, *, specs: bool) -> NetworkRow:
     record = network.record
     return NetworkRow(
         name=network.name, state=record.state, version=record.version, vms=len(network.vms),
         cidrs=[str(cidr) for cidr in network.spec.cidrs],
         created=instant(record.created_ns), updated=instant(record.updated_ns),
+        spec=spec_to_dict(network.spec) if specs else None,
     )  # fmt: skip

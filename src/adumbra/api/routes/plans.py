@@ -14,7 +14,7 @@ from adumbra.api.paging import DEFAULT_LIMIT, After, Limit, id_after, page
 from adumbra.api.queueing import queued
 from adumbra.api.shapes.common import Page, instant
 from adumbra.api.shapes.jobs import JobOut
-from adumbra.api.shapes.plans import DryRunAsked, KeptPlanOut, PlanOut, ProviderAsked, SettingChangeOut, StepOut
+from adumbra.api.shapes.plans import DryPlanOut, DryRunAsked, KeptPlanOut, ProviderAsked, SettingChangeOut, StepOut
 from adumbra.provision.changes import changes, lines
 from adumbra.schema.errors import ConflictError, NotFoundError
 from adumbra.schema.jobs import JobKind
@@ -41,10 +41,11 @@ def listing(name: NetworkName, at: At, who: Viewer, limit: Limit = DEFAULT_LIMIT
 
 
 @router.post("/plans/dry-run", summary="What an activation, or a deactivation, would do now; touches nothing")
-def dry_run(name: NetworkName, at: At, who: Viewer, asked: DryRunAsked | None = None) -> PlanOut:
+def dry_run(name: NetworkName, at: At, who: Viewer, asked: DryRunAsked | None = None) -> DryPlanOut:
     given = asked or DryRunAsked()
     act = activations.deactivate if given.deactivate else activations.activate
-    return PlanOut.model_validate(_plan(act(at.workspace, name, given.provider, at.now, dry_run=True).plan, {}))
+    found = act(at.workspace, name, given.provider, at.now, dry_run=True)
+    return DryPlanOut.model_validate(_plan(found.plan, {}) | {"plan": found.plan.to_dict(), "place": str(found.place)})
 
 
 @router.post("/activations", status_code=202, summary="Make a network real, with the sizes of its profile; a job")
@@ -52,7 +53,7 @@ def activate(
     name: NetworkName, at: At, who: Operator, change: Changing, response: Response, asked: ProviderAsked | None = None
 ) -> JobOut:
     if at.workspace.state.profile(name) is None:
-        raise ConflictError(f"{name} has no profile yet", "train it, and make a profile first")
+        raise ConflictError(f"{name} has no profile yet", f"run `adumbra train {name}` and `adumbra profile {name}` first")
     return queued(change, response, name, JobKind.ACTIVATE, (asked or ProviderAsked()).model_dump(mode="json"))
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from adumbra.schema.units import format_time
 
 T = TypeVar("T")
 
 
-def instant(time_ns: int) -> datetime:
-    """A time of the stores as JSON tells it: to the microsecond, UTC."""
-    return datetime.fromtimestamp(time_ns // 1000 / 1e6, UTC)
+def instant(time_ns: int) -> str:
+    """A time of the stores as JSON tells it: RFC 3339, UTC, with as many decimals as it needs, so that nothing of it is lost."""
+    return format_time(time_ns)
 
 
-Instant = Annotated[datetime, BeforeValidator(lambda told: instant(told) if isinstance(told, int) else told)]
+Instant = Annotated[
+    str,
+    BeforeValidator(lambda told: instant(told) if isinstance(told, int) else told),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000000001Z"]}),
+]
 """A time; a record's ns since the epoch are taken for one."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["shop"])]

@@ -73,3 +73,4 @@ class NetworkRow(Answer):
     cidrs: list[str]
     created: Instant
     updated: Instant
+    spec: dict[str, Any] | None = Field(default=None, description="Where it was asked for.")

@@ -55,6 +55,13 @@ class PlanOut(Answer):
     )
 
 
+class DryPlanOut(PlanOut):
+    """A plan that was not carried out. plan: the same, whole; place: where its provider would keep what it makes."""
+
+    plan: dict[str, Any]
+    place: str
+
+
 class KeptPlanOut(PlanOut):
     """A plan that is or was carried out."""
 

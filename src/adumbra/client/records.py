@@ -1,0 +1,85 @@
+"""From a server's answers to the records that they tell of. Pure; asks nothing.
+
+A field `created_ns` of a record travels as `created`, a time as ISO 8601 tells it, to the nanosecond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from adumbra.schema.errors import ServerError, SpecError
+from adumbra.schema.plain import of_plain
+from adumbra.schema.state import NetworkRecord, NetworkState
+
+if TYPE_CHECKING:
+    from adumbra.schema.state import TrainingVersion
+    from adumbra.service.calibrations import Calibrated
+    from adumbra.service.networks import Network
+
+T = TypeVar("T")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+
+
+def told(read: Callable[[Any], T], answer: Any) -> T:
+    """What an answer tells, read by `read`. Raises ServerError where it isn't of the form that is known here."""
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SpecError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ServerError(
+            f"the server's answer is of a form that isn't known here: {why[:200]}", "give server and client the same version"
+        ) from error
+
+
+def record(kind: type[T], answer: Mapping[str, Any], **known: Any) -> T:
+    """A record from an answer's fields, times turned into ns; `known` stands for what the answer doesn't have."""
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        name = field.name.removesuffix("_ns")
+        if name != field.name and name in answer:
+            given[field.name] = None if answer[name] is None else time_ns(answer[name])
+        elif field.name in answer:
+            given[field.name] = answer[field.name]
+    return of_plain(kind, known | given)
+
+
+def time_ns(text: str) -> int:
+    """A time, ISO 8601 with its zone, in ns since the epoch. Raises ValueError."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is no time")
+    whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00")) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (whole.days * 86_400 + whole.seconds) * 10**9 + int((match[2] or "").ljust(9, "0"))
+
+
+def network(answer: Mapping[str, Any]) -> Network:
+    """A network, its spec read back from the plain data that it travels as; what measured use said of it stays unknown."""
+    from adumbra.schema.spec import expand_vms, parse_spec
+    from adumbra.service.networks import Network
+
+    text = json.dumps(answer["spec"])
+    spec = parse_spec(text, str(answer["name"]))
+    kept = NetworkRecord(
+        0, spec.name, text, int(answer["version"]), NetworkState(answer["state"]), time_ns(answer["created"]),
+        time_ns(answer["updated"]),
+    )  # fmt: skip
+    return Network(kept, spec, expand_vms(spec))
+
+
+def calibrated(answer: Mapping[str, Any]) -> Calibrated | None:
+    """What measured use said of a network's VMs; None: nothing, they follow their roles' priors."""
+    from adumbra.service.calibrations import Calibrated
+
+    return Calibrated.from_dict(answer) if answer.get("version") is not None and answer.get("vms") else None
+
+
+def version(answer: Mapping[str, Any]) -> TrainingVersion:
+    """One of a network's trainings."""
+    from adumbra.schema.state import TrainingVersion
+
+    return record(TrainingVersion, answer)
