@@ -58,7 +58,7 @@ class Guard:
             return
         path = str(scope["path"])
         if scope["type"] == "http" and (path == "/favicon.ico" or (path.startswith(_OPEN) and not path.startswith(CLIENT))):
-            await self._app(scope, receive, send)
+            await self._passed_on(scope, receive, send)
             return
         if path == "/v1" or path.startswith("/v1/"):  # the API has no such route; a page is no answer to a program
             await _answer(send, 404, b'{"type":"urn:adumbra:problem:not-found","title":"there is no such route","status":404}',
@@ -79,7 +79,23 @@ class Guard:
                 await _refused(scope, receive, send, 413)
                 return
             receive = _counted(receive, most)
-        await self._app(scope, receive, _safely(send))
+        await self._passed_on(scope, receive, _safely(send))
+
+    async def _passed_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To NiceGUI. Whoever leaves before the answer comes is no error, though Starlette's middleware says so."""
+        left = False
+
+        async def receiving() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or message["type"] == "http.disconnect"
+            return message
+
+        try:
+            await self._app(scope, receiving, send)
+        except RuntimeError as error:
+            if not (left and "No response returned" in str(error)):
+                raise
 
     async def _visitor(self, scope: Scope, headers: dict[str, str]) -> Visitor | None:
         secret = session_secret(headers.get("cookie", ""))

@@ -145,9 +145,7 @@ def _status(error: AdumbraError) -> int:
 
 def _welcomed(console: Console, secret: str, to: str) -> Response:
     answer = RedirectResponse(_inside(to), 303, headers={"Cache-Control": "no-store"})
-    answer.set_cookie(
-        COOKIE, secret, max_age=access.SESSION_S, httponly=True, samesite="lax", secure=console.secure, path="/"
-    )
+    answer.set_cookie(COOKIE, secret, max_age=access.SESSION_S, httponly=True, samesite="lax", secure=console.secure, path="/")
     return answer
 
 

@@ -30,7 +30,7 @@ def keep(workspace: Workspace, network: str, name: str, content: BinaryIO, most_
     InputError for what is no capture, ConflictError where too much is kept, StoreError where the disk refuses.
     """
     folder = folder_of(workspace, network)
-    path = folder / f"{secrets.token_hex(4)}-{_tidy(name)}"
+    path = folder / f"{secrets.token_hex(4)}-{tidy(name)}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         room = most_bytes - sum(each.stat().st_size for each in folder.iterdir())
@@ -74,6 +74,6 @@ def _write(path: Path, content: BinaryIO, room: int, name: str) -> None:
         os.fsync(file.fileno())
 
 
-def _tidy(name: str) -> str:
+def tidy(name: str) -> str:
     """A name that any file system takes, and that is no other path."""
     return _UNSAFE.sub("-", Path(name.replace("\\", "/")).name).strip(".-")[-80:] or "capture"

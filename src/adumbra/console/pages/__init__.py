@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def register() -> None:
     """Tells NiceGUI of every page."""
-    from nicegui import ui
+    from nicegui import app, ui
 
     from adumbra.console.pages import frontier, glance, network, sources, tokens
 
@@ -14,3 +14,5 @@ def register() -> None:
         ("/tokens", tokens.page),
     ):  # fmt: skip
         ui.page(path, response_timeout=60.0)(page)
+    app.remove_route("/backtests/{name}")
+    app.add_api_route("/backtests/{name}", frontier.report_file, include_in_schema=False)

@@ -91,7 +91,10 @@ def totals(found: Listing) -> str:
 async def page(request: Request) -> None:
     visitor = visitor_of(request)
     with frame.page(visitor, "Networks", "/"):
-        ui.html("<h1>Networks</h1><p class=lead>What each shadow knows, how sure it is, and what its network would cost.</p>", sanitize=False)
+        ui.html(
+            "<h1>Networks</h1><p class=lead>What each shadow knows, how sure it is, and what its network would cost.</p>",
+            sanitize=False,
+        )
         await _Glances(visitor).build()
         if may(visitor.who, Role.OPERATOR):
             _Making(visitor).build()
@@ -107,7 +110,9 @@ class _Glances:
     async def build(self) -> None:
         self._sums = frame.Shown()
         with frame.section("All networks", "all"):
-            self._filter = ui.input("Only names with", on_change=self._search).props('outlined dense debounce="300" type="search"')
+            self._filter = ui.input("Only names with", on_change=self._search).props(
+                'outlined dense debounce="300" type="search"'
+            )
             self._list = frame.Shown()
             with ui.element("div").classes("row") as self._pages:
                 ui.button("Earlier", on_click=lambda: self._turn(-PAGE)).props("flat")
@@ -155,7 +160,10 @@ class _Making:
 
     def build(self) -> None:
         with frame.section("Create a network", "create"):
-            ui.html('<p class="dim">Paste its description (YAML or JSON). It is checked as you type; nothing is made until you say so.</p>', sanitize=False)
+            ui.html(
+                '<p class="dim">Paste its description (YAML or JSON). It is checked as you type; nothing is made until you say so.</p>',
+                sanitize=False,
+            )
             with ui.element("div").classes("pair"):
                 with ui.element("div"):
                     self._text = ui.textarea("Description of the network", on_change=self._check)
@@ -163,7 +171,9 @@ class _Making:
                     with ui.element("div").classes("row").style("margin-top:.6rem"):
                         ui.button("Create the network", on_click=self._create).props("unelevated")
                         ui.button("Start from an example", on_click=lambda: self._text.set_value(_EXAMPLE)).props("flat")
-                self._found = frame.Shown('<p class="dim">What is wrong with it, or what it would make, stands here.</p>', live=True)
+                self._found = frame.Shown(
+                    '<p class="dim">What is wrong with it, or what it would make, stands here.</p>', live=True
+                )
 
     async def _check(self) -> None:
         text = str(self._text.value or "")

@@ -104,7 +104,12 @@ class NetworkPage:
             allowed(visitor.again(), Role.VIEWER, name)
             state = visitor.console.workspace.state
             jobs = tuple(working(each) for each in state.jobs.of(name, limit=6))
-            return overview(visitor.console.workspace, name), loads(visitor.console.workspace, name), jobs, events_list(state.events(name, EVENTS))
+            return (
+                overview(visitor.console.workspace, name),
+                loads(visitor.console.workspace, name),
+                jobs,
+                events_list(state.events(name, EVENTS)),
+            )
 
         seen = await frame.asked(look)
         if seen is None:
@@ -155,7 +160,10 @@ class NetworkPage:
     def _confirm(self) -> None:
         name = self._found.name
         with ui.dialog() as dialog, ui.card().props(f'role="alertdialog" aria-label="Activate {e(name)}?"'):
-            ui.html(f"<h2>Activate {e(name)}?</h2><p>The plan above is carried out by the server. Steps that interrupt something say so.</p>", sanitize=False)
+            ui.html(
+                f"<h2>Activate {e(name)}?</h2><p>The plan above is carried out by the server. Steps that interrupt something say so.</p>",
+                sanitize=False,
+            )
             with ui.element("div").classes("row"):
                 ui.button("Carry out the plan", on_click=lambda: dialog.submit(True)).props("unelevated")
                 ui.button("Leave it", on_click=lambda: dialog.submit(False)).props("flat autofocus")
@@ -173,9 +181,16 @@ class NetworkPage:
         record = await frame.asked(lambda: visitor.console.workspace.state.network(name))
         if record is None:
             return
-        with ui.dialog() as dialog, ui.card().style("width:52rem;max-width:96vw").props(f'aria-label="Description of {e(name)}"'):
+        with (
+            ui.dialog() as dialog,
+            ui.card().style("width:52rem;max-width:96vw").props(f'aria-label="Description of {e(name)}"'),
+        ):
             ui.html(f"<h2>Description of {e(name)}, version {record.version}</h2>", sanitize=False)
-            text = ui.textarea("Description", value=record.spec_text).props('outlined debounce="300" spellcheck="false"').classes("mono")
+            text = (
+                ui.textarea("Description", value=record.spec_text)
+                .props('outlined debounce="300" spellcheck="false"')
+                .classes("mono")
+            )
             told = frame.Shown(live=True)
 
             async def check() -> None:
@@ -258,8 +273,8 @@ def _sizes(found: Overview) -> str:
         profile = found.profile
         about = (
             f'<p class="dim">For {e(format_duration(profile.horizon_s))}, short in at most {e(format_share(profile.shortfall))} of '
-            f"the time; learned from {e(format_duration(profile.learned_s))} by {e(profile.model)}. Under each size, what is "
-            "believed to be needed: its median to its 99 % point.</p>"
+            f"the time; learned from {e(format_duration(profile.learned_s))} by {e(profile.model)}. Each cell: declared → "
+            "<strong>proposed</strong>; below it, what is believed to be needed, from its median to its 99 % point.</p>"
         )
     stars = any(row.priced_as for row in found.sizes)
     note = '<p class="dim">* the cheapest type that holds what is declared, for its price</p>' if stars else ""

@@ -40,7 +40,10 @@ def sums(found: tuple[Observed, ...]) -> str:
 async def page(request: Request) -> None:
     visitor = visitor_of(request)
     with frame.page(visitor, "Sources", "/sources"):
-        ui.html("<h1>Sources</h1><p class=lead>What is watched for every network, where its packets went, and what was lost.</p>", sanitize=False)
+        ui.html(
+            "<h1>Sources</h1><p class=lead>What is watched for every network, where its packets went, and what was lost.</p>",
+            sanitize=False,
+        )
         figures = frame.Shown()
         with frame.section("All sources", "all"):
             rows = SourceRows(visitor, networks=True)

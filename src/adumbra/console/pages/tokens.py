@@ -71,7 +71,10 @@ async def page(request: Request) -> None:
             ui.context.client.status_code = 403
             ui.html(f"<h1>Access</h1>{frame.problem(error)}", sanitize=False)
             return
-        ui.html("<h1>Access</h1><p class=lead>Tokens are for programs, users for people. Only hashes of secrets are kept.</p>", sanitize=False)
+        ui.html(
+            "<h1>Access</h1><p class=lead>Tokens are for programs, users for people. Only hashes of secrets are kept.</p>",
+            sanitize=False,
+        )
         await _Tokens(visitor).build()
         await _Users(visitor).build()
 
@@ -86,9 +89,13 @@ class _Tokens:
             ui.html('<h3 style="margin-top:1rem">Make a token</h3>', sanitize=False)
             with ui.element("div").classes("row"):
                 self._name = ui.input("Name of the token").props('outlined dense autocomplete="off"').classes("grow")
-                self._role = ui.select(_ROLES, value=Role.VIEWER.value, label="Role").props("outlined dense").style("min-width:14rem")
+                self._role = (
+                    ui.select(_ROLES, value=Role.VIEWER.value, label="Role").props("outlined dense").style("min-width:14rem")
+                )
                 self._networks = ui.input("Networks (none: all)").props('outlined dense autocomplete="off"').classes("grow")
-                self._ends = ui.select(list(_ENDS), value="in 90 days", label="Ends").props("outlined dense").style("min-width:9rem")
+                self._ends = (
+                    ui.select(list(_ENDS), value="in 90 days", label="Ends").props("outlined dense").style("min-width:9rem")
+                )
                 ui.button("Make the token", on_click=self._make).props("unelevated")
         await self.refresh()
 
@@ -103,8 +110,14 @@ class _Tokens:
                 ui.html('<p class="dim">There are no tokens.</p>', sanitize=False)
                 return
             names = ("Token", "Role", "Networks", "Made", "Last used", "Ends", "State")
-            with ui.element("div").classes("scroll").props('tabindex="0" role="region" aria-label="Tokens"'), ui.element("table").classes("cards"):
-                heads = "".join(f'<th scope="col">{name}</th>' for name in names) + '<th scope="col"><span class=unseen>Act</span></th>'
+            with (
+                ui.element("div").classes("scroll").props('tabindex="0" role="region" aria-label="Tokens"'),
+                ui.element("table").classes("cards"),
+            ):
+                heads = (
+                    "".join(f'<th scope="col">{name}</th>' for name in names)
+                    + '<th scope="col"><span class=unseen>Act</span></th>'
+                )
                 ui.html(f"<tr>{heads}</tr>", sanitize=False, tag="thead")
                 with ui.element("tbody"):
                     for each in found:
@@ -149,7 +162,9 @@ class _Tokens:
 
 
 def token_cells(each: TokenRecord, now_ns: int) -> list[Cell]:
-    state = chip("holds", "good") if each.holds(now_ns) else chip("revoked" if each.revoked_ns is not None else "ended", "still")
+    state = (
+        chip("holds", "good") if each.holds(now_ns) else chip("revoked" if each.revoked_ns is not None else "ended", "still")
+    )
     networks = "all" if each.networks is None else ", ".join(each.networks)
     ends = "never" if each.expires_ns is None else _in(each.expires_ns - now_ns)
     once = " (serves once)" if each.once else ""
@@ -175,7 +190,9 @@ class _Users:
                 self._name = ui.input("Name").props('outlined dense autocomplete="off"').classes("grow")
                 self._password = ui.input(f"First password ({access.MIN_PASSWORD} characters or more)", password=True)
                 self._password.props('outlined dense autocomplete="new-password"').classes("grow")
-                self._role = ui.select(_ROLES, value=Role.VIEWER.value, label="Role").props("outlined dense").style("min-width:14rem")
+                self._role = (
+                    ui.select(_ROLES, value=Role.VIEWER.value, label="Role").props("outlined dense").style("min-width:14rem")
+                )
                 self._networks = ui.input("Networks (none: all)").props('outlined dense autocomplete="off"').classes("grow")
                 ui.button("Add", on_click=self._add).props("unelevated")
         await self.refresh()

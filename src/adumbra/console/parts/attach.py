@@ -71,7 +71,10 @@ class SourceRows:
             ui.element("div").classes("scroll").props('tabindex="0" role="region" aria-label="Sources"'),
             ui.element("table").classes("cards"),
         ):
-            heads = "".join(f'<th scope="col">{e(name)}</th>' for name in names) + '<th scope="col"><span class=unseen>Act</span></th>'
+            heads = (
+                "".join(f'<th scope="col">{e(name)}</th>' for name in names)
+                + '<th scope="col"><span class=unseen>Act</span></th>'
+            )
             ui.html(f"<tr>{heads}</tr>", sanitize=False, tag="thead")
             with ui.element("tbody"):
                 for each in found:

@@ -84,7 +84,11 @@ class Curves:
             plot.update()
             plot.props(f'aria-label="{e(f"{found.vm}: {chart.summary}")}"')
             self._words[chart.key].show(_notes(chart))
-            self._tables[chart.key].show(details(Raw(f'As a table<span class="unseen">: {e(chart.title)} of {e(found.vm)}</span>'), as_table(found.vm, chart)))
+            self._tables[chart.key].show(
+                details(
+                    Raw(f'As a table<span class="unseen">: {e(chart.title)} of {e(found.vm)}</span>'), as_table(found.vm, chart)
+                )
+            )
 
     def _make(self, chart: Chart, options: dict[str, object]) -> None:
         with self._grid, ui.element("div").classes("chart"):

@@ -41,7 +41,7 @@ def options(chart: Chart) -> dict[str, Any]:
             "axisPointer": {"lineStyle": {"color": _DIM}},
         },
         "xAxis": {
-            "type": "time", "axisLine": {"lineStyle": {"color": _LINE}}, "axisTick": {"lineStyle": {"color": _LINE}},
+            "type": "time", "splitNumber": 4, "axisLine": {"lineStyle": {"color": _LINE}}, "axisTick": {"lineStyle": {"color": _LINE}},
             "axisLabel": {"color": _DIM, "fontSize": 11, "hideOverlap": True, "formatter": {
                 "year": "{yyyy}", "month": "{MMM}", "day": "{d} {MMM}", "hour": "{HH}:{mm}", "minute": "{HH}:{mm}",
                 "second": "{HH}:{mm}:{ss}", "millisecond": "{HH}:{mm}:{ss}"}},

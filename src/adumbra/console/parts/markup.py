@@ -37,7 +37,9 @@ class Column:
     figure: bool = False
 
 
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, empty: str = "", shown: bool = False) -> str:
+def table(
+    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, empty: str = "", shown: bool = False
+) -> str:
     """A table; its first column names the row. shown: the caption is for all, not for screen readers alone."""
     if not rows and empty:
         return f'<p class="dim">{e(empty)}</p>'
@@ -88,7 +90,9 @@ def confidence_chip(confidence: Confidence | None) -> Raw:
         return Raw('<span class="dim">–</span>')
     full = {Confidence.LOW: 1, Confidence.MEDIUM: 2, Confidence.HIGH: 3}[confidence]
     bars = "".join(f'<i class="{"full" if row < full else ""}"></i>' for row in range(3))
-    return Raw(f'<span class="confidence {confidence.value}"><span class="bars" aria-hidden="true">{bars}</span>{confidence.value}</span>')
+    return Raw(
+        f'<span class="confidence {confidence.value}"><span class="bars" aria-hidden="true">{bars}</span>{confidence.value}</span>'
+    )
 
 
 def mark(which: Mark) -> Raw:

@@ -11,8 +11,7 @@ from adumbra.service.pictures.prices import Costs
 from adumbra.service.pictures.words import NAMES, NONE, ago, amount, dollars, percent_change, short_duration
 
 COLUMNS = (
-    Column("VM"), *(Column(f"{name}, declared → proposed") for name in NAMES.values()), Column("Type"), Column("$ a month", figure=True),
-    Column("Confidence"),
+    Column("VM"), *(Column(name) for name in NAMES.values()), Column("Type"), Column("$ a month", figure=True), Column("Confidence"),
 )  # fmt: skip
 
 
@@ -23,7 +22,9 @@ def cost_words(costs: Costs) -> tuple[Cell, Cell]:
         return "no sizes yet", declared
     if costs.declared is None:
         return dollars(costs.proposed), "what is declared has no price"
-    return dollars(costs.proposed), Raw(f"{change(costs.proposed, costs.declared)} than the {e(dollars(costs.declared))} declared")
+    return dollars(costs.proposed), Raw(
+        f"{change(costs.proposed, costs.declared)} than the {e(dollars(costs.declared))} declared"
+    )
 
 
 def change(proposed: float, declared: float) -> str:
@@ -37,7 +38,9 @@ def overview_facts(found: Overview, now_ns: int) -> str:
     """A network's figures at first sight."""
     cost, against = cost_words(found.costs)
     if found.costs.estimated:
-        against = Raw(f"{against.markup if isinstance(against, Raw) else e(against)}; {found.costs.estimated} priced by the cheapest type that fits")
+        against = Raw(
+            f"{against.markup if isinstance(against, Raw) else e(against)}; {found.costs.estimated} priced by the cheapest type that fits"
+        )
     last = found.watched[1] if found.watched else None
     profile, learned = found.profile, found.learned
     each = [
@@ -50,13 +53,26 @@ def overview_facts(found: Overview, now_ns: int) -> str:
     ]  # fmt: skip
     if learned and learned.held:
         name, held = min(learned.held, key=lambda one: one[1])
-        each.append(fact("80 % intervals held", format_share(held, 2), f"of the time on held-out data, at least ({NAMES.get(name, name)})"))
+        each.append(
+            fact(
+                "80 % intervals held",
+                format_share(held, 2),
+                f"of the time on held-out data, at least ({NAMES.get(name, name)})",
+            )
+        )
     return facts(*each)
 
 
 def sizes_table(rows: Sequence[VmSizes], caption: str) -> str:
     """Each VM's sizes, with its reasons in a fold."""
-    return table(caption, COLUMNS, [[_name(row), *(_size(size, row) for size in row.sizes), _type(row), _month(row), confidence_chip(row.confidence)] for row in rows])  # noqa: E501
+    return table(
+        caption,
+        COLUMNS,
+        [
+            [_name(row), *(_size(size, row) for size in row.sizes), _type(row), _month(row), confidence_chip(row.confidence)]
+            for row in rows
+        ],
+    )  # noqa: E501
 
 
 def _name(row: VmSizes) -> Raw:
@@ -84,8 +100,12 @@ def _size(size: Size, row: VmSizes) -> Raw:
     believed = ""
     if size.estimate is not None:
         low, high = format_number(size.estimate.p50, 2), format_number(size.estimate.p99, 2)
-        believed = f'<span class="believed" title="what is needed, as believed: median to 99 %">need {e(low)} to {e(high)}</span>'
-    return Raw(f'<span class="was">{e(declared)}</span> → <span class="now">{e(amount(size.resource, size.proposed))}</span>{believed}')
+        believed = (
+            f'<span class="believed" title="what is needed, as believed: median to 99 %">need {e(low)} to {e(high)}</span>'
+        )
+    return Raw(
+        f'<span class="was">{e(declared)}</span> → <span class="now">{e(amount(size.resource, size.proposed))}</span>{believed}'
+    )
 
 
 def _type(row: VmSizes) -> Raw:

@@ -28,7 +28,9 @@ class Dial:
         with ui.element("div").classes("dial"):
             ui.html(f'<span class="label">{e(label)}</span>', sanitize=False)
             self._value = ui.html("", sanitize=False).classes("value").props('aria-hidden="true"')
-            self._slider = ui.slider(min=0, max=len(words) - 1, step=1, value=at).props("snap markers").style("grid-column:1/-1")
+            self._slider = (
+                ui.slider(min=0, max=len(words) - 1, step=1, value=at).props("snap markers").style("grid-column:1/-1")
+            )
             self._slider.props(f'aria-label="{e(label)}"')
         self._slider.on_value_change(self._moved)
         self._tell()
@@ -94,7 +96,9 @@ class WhatIf:
         mine, previews, name = self._asked["traffic"], self._visitor.console.previews, self._found.name
         found = await frame.asked(lambda: previews.traffic(name, FACTORS[at]))
         if found is not None and mine == self._asked["traffic"]:  # else the slider was moved on meanwhile
-            about = f'<p class="dim">Of {e(format_duration(found.observed_s))} of traffic, on the declared machines; simulated.</p>'
+            about = (
+                f'<p class="dim">Of {e(format_duration(found.observed_s))} of traffic, on the declared machines; simulated.</p>'
+            )
             self._shows.show(about + traffic_table(found))
 
     async def _other_dial(self, at: int) -> None:

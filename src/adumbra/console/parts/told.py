@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from adumbra.console.parts.markup import Cell, Column, Raw, chip, confidence_chip, e, progress, table
+from adumbra.console.parts.markup import Cell, Column, Raw, chip, e, progress, table
 from adumbra.console.parts.sizes import change
 from adumbra.schema.jobs import JobState
 from adumbra.schema.sizing import NetworkProfile
@@ -76,7 +76,9 @@ SOURCE_COLUMNS = (
 
 def source_cells(source: Observed, now_ns: int) -> list[Cell]:
     again = f", begun again {source.restarts} times" if source.restarts else ""
-    trouble: Cell = Raw(f'<span class="lost">{e(source.trouble[:300])}</span>') if source.trouble else Raw('<span class="dim">none</span>')
+    trouble: Cell = (
+        Raw(f'<span class="lost">{e(source.trouble[:300])}</span>') if source.trouble else Raw('<span class="dim">none</span>')
+    )
     return [
         source.source, source_chip(source), f"{source.where}{again}", ago(now_ns, source.seen_ns), figures(source), losses(source),
         trouble,
@@ -118,13 +120,13 @@ def traffic_table(found: Answers) -> str:
         )  # fmt: skip
         tried, now = choice.tried, answer.now.tried
         rows.append([
-            answer.vm, f"{on}{' (assumed)' if answer.assumed else ''}", _from_to(now.cpu_utilization, tried.cpu_utilization),
+            Raw(f'{e(answer.vm)}<span class="believed">{e(on)}{" (assumed)" if answer.assumed else ""}</span>'), _from_to(now.cpu_utilization, tried.cpu_utilization),
             format_share(_rounded(tried.cpu_p99), 2), format_duration(tried.latency_ms_p99 / 1e3),
             format_share(_rounded(tried.loss), 2), f"{format_number(tried.memory_gb, 2)} GB", fits,
         ])  # fmt: skip
     columns = (
-        Column("VM"), Column("On, as declared"), Column("CPU, now → then", figure=True), Column("CPU p99", figure=True),
-        Column("Latency p99", figure=True), Column("Lost", figure=True), Column("Memory", figure=True), Column("Fits?"),
+        Column("VM"), Column("CPU, now → then", figure=True), Column("CPU p99", figure=True), Column("Latency p99", figure=True),
+        Column("Lost", figure=True), Column("Memory", figure=True), Column("Fits?"),
     )  # fmt: skip
     return table(f"With {format_number(found.factor)} times the traffic", columns, rows)
 
@@ -148,12 +150,11 @@ def dial_table(found: NetworkProfile, overview: Overview) -> str:
         if proposed is not None and declared:
             price = Raw(f"{e(price)} <span class=believed>{change(proposed, declared)}</span>")  # type: ignore[assignment]
         rows.append([
-            vm.vm, *(amount(name, float(getattr(vm, name))) for name in NAMES), vm.type or "none fits", price,
-            confidence_chip(vm.confidence),
+            Raw(f'{e(vm.vm)}<span class="believed">{e(vm.type or "none fits")}</span>'),
+            *(amount(name, float(getattr(vm, name))) for name in NAMES), price,
         ])  # fmt: skip
     columns = (
-        Column("VM"), *(Column(name, figure=True) for name in NAMES.values()), Column("Type"), Column("$ a month", figure=True),
-        Column("Confidence"),
+        Column("VM"), *(Column(name, figure=True) for name in NAMES.values()), Column("$ a month", figure=True),
     )  # fmt: skip
     total = costs(overview.vms, found)
     told = NONE if total.proposed is None else dollars(total.proposed)

@@ -187,7 +187,9 @@ def _forecast(expected: Quantiles, row: int) -> tuple[Band, Line]:
 def _requests(series: Series) -> Chart:
     values = series.values["requests"][0] / series.step_s
     line = Line("inferred", Mark.INFERRED, points(series, values))
-    return Chart("requests", "Requests", "req/s", (line,), (), (), (), _summary("Requests", "req/s", values, Mark.INFERRED, None))
+    return Chart(
+        "requests", "Requests", "req/s", (line,), (), (), (), _summary("Requests", "req/s", values, Mark.INFERRED, None)
+    )
 
 
 def _latency(series: Series) -> Chart:

@@ -289,9 +289,7 @@ def learned_of(versions: Sequence[TrainingVersion]) -> Learned | None:
                 if (one.get("calibrated_coverage") or {}).get("80") is not None
             ]
             models = [(str(one["resource"]), str(one["model"])) for one in found]
-            return Learned(
-                each.version, float(each.summary.get("learned_s", 0.0)), tuple(models), tuple(held), each.created_ns
-            )
+            return Learned(each.version, float(each.summary.get("learned_s", 0.0)), tuple(models), tuple(held), each.created_ns)
     return None
 
 

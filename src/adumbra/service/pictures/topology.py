@@ -16,7 +16,7 @@ from adumbra.service.pictures.loads import Load
 
 MAX_CARDS, MAX_SUBNETS = 12, 60
 """VMs drawn of a subnet, and subnets drawn; of the rest, how many there are is told."""
-_CARD_W, _CARD_H, _PAD, _HEAD = 212.0, 60.0, 12.0, 46.0
+_CARD_W, _CARD_H, _PAD, _HEAD = 244.0, 62.0, 12.0, 46.0
 _BOX_W = _CARD_W + 2 * _PAD
 _GAP_X, _GAP_Y = 148.0, 34.0
 _CLOUD_W, _CLOUD_H = 116.0, 64.0
@@ -224,9 +224,7 @@ def _drawn(box: Box) -> str:
             f'<g><rect class="t-outside" x="{x:.0f}" y="{y:.0f}" width="{w:.0f}" height="{h:.0f}" rx="{h / 2:.0f}"/>'
             f'<text class="t-name" x="{x + w / 2:.0f}" y="{y + h / 2 + 5:.0f}" text-anchor="middle">internet</text></g>'
         )
-    more = (
-        f'<text class="t-small" x="{x + _PAD:.0f}" y="{y + h - 12:.0f}">and {box.more:,} more</text>' if box.more else ""
-    )
+    more = f'<text class="t-small" x="{x + _PAD:.0f}" y="{y + h - 12:.0f}">and {box.more:,} more</text>' if box.more else ""
     return (
         f'<g><rect class="t-subnet" x="{x:.0f}" y="{y:.0f}" width="{w:.0f}" height="{h:.0f}" rx="10"/>'
         f'<text class="t-name" x="{x + _PAD:.0f}" y="{y + 21:.0f}">{_cut(box.name, 24)}</text>'
@@ -246,8 +244,8 @@ def _card(card: Card) -> str:
         bar = f'<rect class="{how}" x="{x + 10:.0f}" y="{y + _CARD_H - 9:.0f}" width="{wide:.1f}" height="4" rx="2"/>'
     return (
         f'<g><rect class="t-card" x="{x:.0f}" y="{y:.0f}" width="{_CARD_W:.0f}" height="{_CARD_H:.0f}" rx="7"/>'
-        f'<text class="t-vm" x="{x + 10:.0f}" y="{y + 18:.0f}">{_cut(card.name, 13)}</text>'
-        f'<text class="t-small" x="{x + _CARD_W - 10:.0f}" y="{y + 18:.0f}" text-anchor="end">{_cut(card.kind, 21)}</text>'
+        f'<text class="t-vm" x="{x + 10:.0f}" y="{y + 18:.0f}">{_cut(card.name, 15)}</text>'
+        f'<text class="t-small" x="{x + _CARD_W - 10:.0f}" y="{y + 18:.0f}" text-anchor="end">{_cut(card.kind, 23)}</text>'
         f'<text class="t-load" x="{x + 10:.0f}" y="{y + 38:.0f}">{html.escape(_now(load))}</text>'
         f'<rect class="t-track" x="{x + 10:.0f}" y="{y + _CARD_H - 9:.0f}" width="{_CARD_W - 20:.0f}" height="4" rx="2"/>{bar}</g>'
     )
