@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from adumbra.cli.output import say
 from adumbra.cli.uses import Calibrating, Recalibrated
 
 if TYPE_CHECKING:
@@ -14,12 +12,12 @@ if TYPE_CHECKING:
 
     from adumbra.client import Client
     from adumbra.profile.hourly import HourlySizes
-    from adumbra.schema.jobs import JobRecord, SourceRecord
+    from adumbra.schema.jobs import SourceRecord
     from adumbra.schema.records import Quantiles, Series
     from adumbra.schema.sizing import NetworkProfile
     from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
     from adumbra.service.activations import Activation
-    from adumbra.service.generation import GenerateOptions, Generated
+    from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress

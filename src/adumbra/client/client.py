@@ -6,8 +6,7 @@ Knows the routes; how they are asked is asking.py's, what they answer records.py
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -16,18 +15,12 @@ from adumbra.client.access import Access, token_of_environment
 from adumbra.client.asking import Asker, Request
 from adumbra.client.following import Progress, job_of
 from adumbra.schema.jobs import JobRecord, SourceRecord
-from adumbra.schema.plans import Plan
-from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
 
 if TYPE_CHECKING:
-    from adumbra.profile.hourly import HourlySizes
-    from adumbra.schema.records import Quantiles, Series, SeriesQuery
-    from adumbra.service.activations import Activation
+    from adumbra.schema.records import Series, SeriesQuery
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.networks import Network
-    from adumbra.service.profiles import Asked
-    from adumbra.service.whatif import Answers, Question
     from adumbra.settings import ClientSettings
 
 

@@ -51,6 +51,15 @@ def kept(
     workspace: Workspace, name: str, now: Callable[[], int], asked: Asked | None = None
 ) -> tuple[NetworkProfile, ProfileRecord]:
     """The same, and as what it is kept."""
+    sizes = sized(workspace, name, asked)
+    record = workspace.state.save_profile(name, sizes.to_dict(), now())
+    if workspace.state.network(name).state is NetworkState.SHADOWING:
+        workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
+    return sizes, record
+
+
+def sized(workspace: Workspace, name: str, asked: Asked | None = None) -> NetworkProfile:
+    """The same sizes, kept nowhere. Raises as `profile` does."""
     network, asked = networks.get(workspace, name), asked or Asked()
     policy = _policy(network, asked)
     trained = learning.trained(workspace, name)
@@ -65,11 +74,7 @@ def kept(
     needs = demand.demand_given(trained.training, use, policy, known)
     needs = with_risks(needs, trained.training.risks, use, known, policy)
     context = SizingContext(name, trained.training.learned_s, trained.training.model)
-    sized = size(needs, policy, load_catalog(), context)
-    record = workspace.state.save_profile(name, sized.to_dict(), now())
-    if network.record.state is NetworkState.SHADOWING:
-        workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
-    return sized, record
+    return size(needs, policy, load_catalog(), context)
 
 
 def shortfall_of(workspace: Workspace, name: str, asked: Asked) -> float:
