@@ -9,7 +9,7 @@ demo: .venv/.run
 
 test: lint
 	@tools/debian.sh
-	$(PYTHON) -m pytest -q -n 2 --dist loadfile
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.dev
 	.venv/bin/ruff check .

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
-from tests import servers
+from tests import order, servers
 
 settings.register_profile("adumbra", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("adumbra")
@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    order.sort(items)
     if count := config.getoption("--examples"):
         for item in items:
             test: Any = getattr(item, "obj", None)

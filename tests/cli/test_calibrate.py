@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import forked
 
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch
@@ -29,9 +29,7 @@ START_S = 1_700_000_000
 
 def adumbra(home: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "80", "NO_COLOR": "1"}
-    run = subprocess.run(
-        [sys.executable, "-m", "adumbra", *arguments], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
+    run = forked.run("adumbra", *arguments, env=environment)
     assert run.returncode == status, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     return run

@@ -1,16 +1,22 @@
-"""The command line as a user meets it: a real process, its output, its exit status. Nothing is replaced by a stand-in."""
+"""The command line as a user meets it: a real process, its output, its exit status. Nothing is replaced by a stand-in.
+
+Most commands are forked from a process that has imported what they need (tests/forked.py); some are started from nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 SPEC = """\
@@ -26,9 +32,7 @@ vms:
 def adumbra(home: Path, *arguments: str, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
     """Runs the command with its own state folder, and checks its exit status."""
     environment = os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"} | settings
-    run = subprocess.run(
-        [sys.executable, "-m", "adumbra", *arguments], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
+    run = forked.run("adumbra", *arguments, env=environment)
     assert run.returncode == status, run.stdout + run.stderr
     return run
 
@@ -60,6 +64,27 @@ def test_help_loads_no_heavy_library() -> None:
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_started_from_nothing_it_does_what_it_does_when_forked(home: Path, spec: Path) -> None:
+    environment = os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
+    acts: tuple[tuple[str, ...], ...] = (
+        ("--help",),
+        ("--version",),
+        ("network", "create", str(spec)),
+        ("network", "create", str(spec)),
+        ("network", "list", "-o", "json"),
+    )
+
+    def told(run: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+        return run.returncode, re.sub("20[0-9-]+T[0-9:.]+Z?", "", run.stdout), run.stderr
+
+    forked_ones = [told(forked.run("adumbra", *act, env=environment)) for act in acts]
+    shutil.rmtree(home)
+    for act, want in zip(acts, forked_ones, strict=True):
+        command = [sys.executable, "-m", "adumbra", *act]
+        assert told(subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)) == want
+    assert [status for status, _, _ in forked_ones] == [0, 0, 0, 2, 0]
 
 
 def test_each_command_has_help(home: Path) -> None:

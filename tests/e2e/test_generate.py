@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import forked
 from tests.netns.spaces import Spaces, needs
 from tests.tshark import needs_tshark
 
@@ -40,9 +40,7 @@ BAD += " || ip.checksum.status == 0"
 
 def adumbra(home: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[bytes]:
     environment = os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
-    run = subprocess.run(
-        [sys.executable, "-m", "adumbra", *arguments], capture_output=True, env=environment, timeout=300, check=False
-    )
+    run = forked.run("adumbra", *arguments, env=environment, text=False)
     assert run.returncode == status, run.stdout[-2000:].decode(errors="replace") + run.stderr.decode()
     return run
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests import forked
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 MIDDAY_S = (290, 420)  # of the recording: the load is level there
@@ -21,9 +20,7 @@ SERVED = ("requests", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 
 def adumbra(home: Path, *arguments: str) -> str:
     environment = os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
-    run = subprocess.run(
-        [sys.executable, "-m", "adumbra", *arguments], capture_output=True, text=True, env=environment, timeout=600, check=False
-    )
+    run = forked.run("adumbra", *arguments, env=environment, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import tshark
+from tests import forked, tshark
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 VM_OF = {"10.20.1.10": "web-1", "10.20.1.11": "web-2", "10.20.2.10": "db", "10.20.2.11": "cache"}
@@ -26,16 +26,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(home: Path) -> str:
     """What `adumbra demo` prints, run once as a user would."""
-    return adumbra(home, "demo")
+    command = [sys.executable, "-m", "adumbra", "demo"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment(home), timeout=600, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def environment(home: Path) -> dict[str, str]:
+    return os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
 
 
 def adumbra(home: Path, *arguments: str) -> str:
-    environment = os.environ | {"ADUMBRA_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
-    run = subprocess.run(
-        [sys.executable, "-m", "adumbra", *arguments], capture_output=True, text=True, env=environment, timeout=600, check=False
-    )
+    run = forked.run("adumbra", *arguments, env=environment(home), timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
+    return str(run.stdout)
 
 
 def as_json(home: Path, *arguments: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import forked
 
 SPEC = """\
 name: lab
@@ -52,10 +53,9 @@ class Host:
     home: Path
 
     def run(self, *command: str, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"ADUMBRA_HOME": str(self.home), "COLUMNS": "200", "NO_COLOR": "1"} | settings
         run = subprocess.run(
             ["ip", "netns", "exec", self.namespace, *command],
-            capture_output=True, text=True, env=environment, timeout=120, check=False,
+            capture_output=True, text=True, env=self._environment(settings), timeout=120, check=False,
         )  # fmt: skip
         assert not check or run.returncode == 0, run.stdout + run.stderr
         return run
@@ -64,10 +64,14 @@ class Host:
         return self.run("sh", "-ec", script).stdout
 
     def adumbra(self, *arguments: str, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
-        run = self.run(sys.executable, "-m", "adumbra", *arguments, check=False, **settings)
+        environment = self._environment(settings)
+        run = forked.run("adumbra", *arguments, namespace=self.namespace, env=environment, timeout=120)
         assert run.returncode == status, run.stdout + run.stderr
         assert "Traceback" not in run.stderr
         return run
+
+    def _environment(self, settings: dict[str, str]) -> dict[str, str]:
+        return os.environ | {"ADUMBRA_HOME": str(self.home), "COLUMNS": "200", "NO_COLOR": "1"} | settings
 
     def mirrors(self) -> list[dict[str, Any]]:
         return list(json.loads(self.adumbra("mirror", "list", "--output", "json").stdout))

@@ -6,6 +6,7 @@ step, each request to the kernel, and each run of a tool. Prints one JSON object
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -26,6 +27,9 @@ from adumbra.store.state import StateStore
 from adumbra.tap import mirror
 from adumbra.tap.mirrors import command, link
 from adumbra.tap.mirrors.netlink import FilterSocket
+
+importlib.import_module("adumbra.tap.mirrors.plan")  # here once, not in each process that is forked
+importlib.import_module("ruamel.yaml")
 
 MOMENTS: list[tuple[Any, str]] = [
     (StateStore, "begin_mirror"),

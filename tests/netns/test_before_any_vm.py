@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import forked
 from tests.netns.spaces import Spaces, needs
 from tests.tshark import cells
 
@@ -51,7 +52,9 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spaces]:
 
 def adumbra(net: Spaces, *arguments: str) -> Any:
     """Runs a command on the router; gives what it printed, parsed where it is JSON."""
-    told = net.run("router", sys.executable, "-m", "adumbra", *arguments, timeout_s=240)
+    run = forked.run("adumbra", *arguments, namespace=net.real("router"), timeout=240)
+    assert run.returncode == 0, run.stderr
+    told = run.stdout
     with suppress(json.JSONDecodeError):
         return json.loads(told)
     return told
