@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-CLIENT, SECRET = "adumbra", "the provider knows it"  # noqa: S105 of a provider of a test
+CLIENT, SECRET = "adumbra", "the provider knows it"
 
 
 @dataclass
@@ -44,8 +44,9 @@ class Provider:
 
     def discovery(self) -> dict[str, Any]:
         return {
-            "issuer": self.issuer, "authorization_endpoint": f"{self.issuer}/authorize", "token_endpoint": f"{self.issuer}/token",
-            "jwks_uri": f"{self.issuer}/jwks", "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "issuer": self.issuer, "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token", "jwks_uri": f"{self.issuer}/jwks",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
             "token_endpoint_auth_methods_supported": ["client_secret_basic"], **self.told,
         }  # fmt: skip
 

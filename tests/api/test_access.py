@@ -18,7 +18,7 @@ from adumbra.api.access import COOKIE, CSRF_HEADER
 from adumbra.schema.access import NewToken, Role
 from adumbra.service import access
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 of users that the test makes
+PASSWORD = "correct horse battery staple"
 
 
 @dataclass

@@ -31,7 +31,7 @@ from adumbra.service.workspace import Workspace
 from adumbra.settings import ServeSettings
 
 EASY = Care(requests_per_s=1e6, burst=10**6, tries_per_min=10**6)
-PASSWORD = "correct horse battery staple"  # noqa: S105 of a user that the test makes
+PASSWORD = "correct horse battery staple"
 PROBLEM = b"application/problem+json"
 
 

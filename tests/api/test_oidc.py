@@ -25,8 +25,8 @@ from adumbra.service.workspace import Workspace
 from adumbra.settings import OidcSettings, RoleRule
 
 RULES = (
-    RoleRule("ops", Role.OPERATOR, ("shop", "lab")), RoleRule("more-ops", Role.OPERATOR, ("yard",)), RoleRule("root", Role.ADMIN),
-    RoleRule("all", Role.VIEWER),
+    RoleRule("ops", Role.OPERATOR, ("shop", "lab")), RoleRule("more-ops", Role.OPERATOR, ("yard",)),
+    RoleRule("root", Role.ADMIN), RoleRule("all", Role.VIEWER),
 )  # fmt: skip
 ADA = {"sub": "4711", "preferred_username": "ada", "groups": ["ops", "all", "choir"]}
 

@@ -24,7 +24,7 @@ from adumbra.service import access, tls
 from adumbra.service.workspace import Workspace
 from adumbra.settings import ServeSettings
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 of a user that the test makes
+PASSWORD = "correct horse battery staple"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -86,7 +86,7 @@ def _written(content: bytes) -> Callable[[Path], tuple[Path, Path]]:
     ("files", "told"),
     [(_encrypted, "the key is encrypted; decrypt it"), (_of_another, "don't do: key values mismatch"),
      (_ended, "clients would refuse the certificate .*: certificate has expired"), (_written(b""), "don't do"),
-     (_written(b"\0" * 1_000), "don't do"), (_written(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "don't do"),
+     (_written(b"\0" * 1_000), "don't do"), (_written(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "do"),
      (lambda folder: (folder / "none", certificate(folder, "x")[1]), "none can't be read: No such file")],
 )  # fmt: skip
 def test_files_that_do_not_do_are_refused_in_a_line(files: Any, told: str, tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def _refuses_what_is_old(port: int) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     old.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1 is deprecated"):
         old.minimum_version = ssl.TLSVersion.TLSv1
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with socket.create_connection(("127.0.0.1", port)) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
         old.wrap_socket(plain)

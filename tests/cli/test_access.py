@@ -17,7 +17,7 @@ from adumbra.schema.errors import AccessError, AdumbraError, ConflictError, Inpu
 from adumbra.service import access
 from adumbra.service.workspace import Workspace
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 of users that the test makes
+PASSWORD = "correct horse battery staple"
 
 
 def said(home: Path, *arguments: str, given: str = "") -> Any:
@@ -125,3 +125,14 @@ def test_what_is_done_here_is_in_the_log(tmp_path: Path) -> None:
     assert all(each.after for each in acts)
     assert (acts[0].before or {})["disabled_ns"] is None
     assert PASSWORD not in repr(acts)
+
+
+def test_what_other_commands_change_is_in_the_log_too(tmp_path: Path) -> None:
+    spec = tmp_path / "shop.yaml"
+    spec.write_text("name: shop\ncidrs: [10.0.0.0/16]\nsubnets: [{name: a, cidr: 10.0.1.0/24}]\nvms: []\n")
+    told(tmp_path, "network", "create", str(spec))
+    told(tmp_path, "network", "list")
+    assert CliRunner(env={"ADUMBRA_HOME": str(tmp_path)}).invoke(app, ["network", "delete", "shop"]).exit_code == 0
+    with Workspace(tmp_path) as workspace:
+        acts = [(each.what, each.network, each.through) for each in reversed(workspace.state.access.acts())]
+    assert acts == [("adumbra network create", "shop", Through.LOCAL), ("adumbra network delete", "shop", Through.LOCAL)]

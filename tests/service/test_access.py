@@ -17,7 +17,7 @@ from adumbra.service.workspace import Storage, Workspace
 from adumbra.store import access as kept_access
 from adumbra.store.database import VEIL, veiled
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 of users that the test makes
+PASSWORD = "correct horse battery staple"
 NOW = 1_800_000_000 * 10**9
 
 
