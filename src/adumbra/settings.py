@@ -103,9 +103,10 @@ class RoleRule:
     networks: tuple[str, ...] | None = None
 
 
-def parse_role_rules(text: object) -> tuple[RoleRule, ...]:
+def parse_role_rules(given: object) -> tuple[RoleRule, ...]:
     """Rules such as `admins=admin; net-ops=operator:shop,lab`. Raises ValueError saying how to write them."""
-    return tuple(_role_rule(each.strip()) for each in str(text).split(";") if each.strip())
+    several = given if isinstance(given, tuple) else str(given).split(";")
+    return tuple(each if isinstance(each, RoleRule) else _role_rule(each.strip()) for each in several if str(each).strip())
 
 
 def _role_rule(text: str) -> RoleRule:
@@ -117,8 +118,9 @@ def _role_rule(text: str) -> RoleRule:
     return RoleRule(group.strip(), Role(role.strip()), networks)
 
 
-def _networks(text: object) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(each.strip()) for each in str(text).split(",") if each.strip())
+def _networks(given: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    several = given if isinstance(given, tuple) else str(given).split(",")
+    return tuple(ip_network(str(each).strip()) for each in several if str(each).strip())
 
 
 class OidcSettings(BaseSettings):

@@ -41,7 +41,8 @@ class Message:
 class Follower(Protocol):
     """Somebody who follows something. pause_s: how long to wait between two looks."""
 
-    pause_s: float
+    @property
+    def pause_s(self) -> float: ...
 
     def look(self) -> tuple[Sequence[Message], bool]:
         """What is new since the last look, and whether nothing will come any more. Called in a thread, never twice at once."""

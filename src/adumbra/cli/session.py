@@ -118,7 +118,24 @@ def workspace(home: Path | None = None) -> Iterator[Workspace]:
     with opened_workspace(home) as opened:
         for told in recover(opened, now_ns()):
             say(told)
-        yield opened
+        with _logged():
+            yield opened
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What the command changes is in the audit log as its act. Its arguments aren't: a store's URL may hold a password."""
+    from typer.main import get_current_context  # type: ignore[attr-defined]  # Typer has no other way to it
+
+    from adumbra.service.access import acting_locally
+
+    context = get_current_context(silent=True)
+    if context is None:
+        yield
+        return
+    name = context.params.get("name")
+    with acting_locally(context.command_path, now_ns(), name if isinstance(name, str) else None):
+        yield
 
 
 def opened_workspace(home: Path | None = None) -> Workspace:

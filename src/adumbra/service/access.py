@@ -294,6 +294,13 @@ def local_user() -> Principal:
     return Principal(name[:63], Role.ADMIN, None, Through.LOCAL)
 
 
+@contextlib.contextmanager
+def acting_locally(what: str, now_ns: int, network: str | None = None) -> Iterator[None]:
+    """What a command on this host changes meanwhile is logged as one act. what: the command; network: that it is done to."""
+    with acting(Act(local_user(), what, socket.gethostname(), network and network[:63]), now_ns):
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class LocalAct:
     """A change by a command on this host. what: the command."""

@@ -114,7 +114,8 @@ class Database:
             yield connection
             if started is not None and started.id is not None:
                 table = tables.acts
-                connection.execute(sa.update(table).where(table.c.id == started.id).values(subject=started.subject))
+                told = {"subject": started.subject, "network": started.act.network or _network_of(started.subject)}
+                connection.execute(sa.update(table).where(table.c.id == started.id).values(**told))
 
     @contextlib.contextmanager
     def reading(self, doing: str) -> Iterator[sa.Connection]:
@@ -140,6 +141,12 @@ def _log(connection: sa.Connection, started: Acting) -> int:
     if number % 100 == 0:  # now and then is enough for a bound
         rows.keep_newest(connection, tables.acts, KEPT_ACTS)
     return number
+
+
+def _network_of(subject: str) -> str | None:
+    """The network that an act was done to, where what came of it is that network."""
+    kind, _, name = subject.partition("/")
+    return name if kind == "network" else None
 
 
 def _spend(connection: sa.Connection, who: Principal, now_ns: int) -> None:

@@ -18,11 +18,12 @@ from adumbra.api.routes.jobs import job_of
 from adumbra.api.routes.metrics import Columns, chosen_columns, metrics_out
 from adumbra.api.shapes.events import EventOut
 from adumbra.api.shapes.jobs import JobOut
-from adumbra.schema.access import Role
+from adumbra.schema.access import Principal, Role
+from adumbra.schema.errors import AccessError
 from adumbra.schema.jobs import JobQuery, JobRecord, JobState
 from adumbra.schema.records import NANOSECONDS, Origin, SeriesQuery
 from adumbra.schema.state import EventQuery, NetworkRecord
-from adumbra.service import charts, networks
+from adumbra.service import access, charts, networks
 
 router = APIRouter(tags=["live"])
 
@@ -58,7 +59,7 @@ def follow_network(
     charts.stored_vms(at.workspace, network, tuple(vms))
     follower = _OfNetwork(at, name, tuple(vms), chosen_columns(columns))
     follower.begin(_ID.fullmatch(last_event_id or ""))
-    return _followed(request, follower)
+    return _followed(request, _Held(at, who, follower))
 
 
 @router.get(
@@ -70,7 +71,7 @@ def follow_job(number: JobNumber, at: At, who: Known, request: Request, last_eve
     found = job_of(at, who, number, Role.VIEWER)
     if found.state.over and last_event_id == _OVER:
         return Response(status_code=204)
-    return _followed(request, _OfJob(at, number))
+    return _followed(request, _Held(at, who, _OfJob(at, number)))
 
 
 def _followed(request: Request, follower: Follower) -> Any:
@@ -78,6 +79,24 @@ def _followed(request: Request, follower: Follower) -> Any:
     return streams.follow(follower) or problem(
         503, "busy", f"{streams.most} streams are open already", "end one of them, or try again later"
     )
+
+
+@dataclass(slots=True)
+class _Held:
+    """Follows what another does, for as long as the token or sign-in of whoever asked holds."""
+
+    at: Server
+    who: Principal
+    other: Follower
+
+    @property
+    def pause_s(self) -> float:
+        return self.other.pause_s
+
+    def look(self) -> tuple[Sequence[Message], bool]:
+        if not access.holds(self.at.workspace, self.who, self.at.now()):
+            raise AccessError("your token or sign-in is over", "come again with one that holds")
+        return self.other.look()
 
 
 @dataclass(slots=True)
