@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from adumbra import __version__
 from adumbra.api.context import Server
 from adumbra.api.events_stream import Streams
-from adumbra.api.problems import add_problems
+from adumbra.api.problems import MEDIA_TYPE, add_problems
 from adumbra.api.routes import (
     calibration,
     events,
@@ -27,12 +29,12 @@ from adumbra.api.routes import (
 )
 from adumbra.api.shapes.common import Problem
 
-_PROBLEMS = {
-    code: {"model": Problem, "description": text, "content": {"application/problem+json": {}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "description": text}
     for code, text in {
-        401: "Nobody known asks", 403: "They may not", 404: "It isn't there", 409: "It doesn't fit what there is",
-        412: "It was changed meanwhile", 413: "It is too large", 422: "It is not right", 429: "Too much at once",
-        503: "A store is busy or away",
+        400: "It can't be read", 401: "Nobody known asks", 403: "They may not", 404: "It isn't there",
+        409: "It doesn't fit what there is", 412: "It was changed meanwhile", 413: "It is too large", 422: "It is not right",
+        429: "Too much at once", 503: "A store is busy or away",
     }.items()
 }  # fmt: skip
 
@@ -50,8 +52,25 @@ def make_app(server: Server) -> FastAPI:
     for each in (
         networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
     ):  # fmt: skip
-        app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+        app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)
+    write = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _problems_as_such(write())
+        return write()
+
+    app.openapi = described  # type: ignore[method-assign]
     return app
+
+
+def _problems_as_such(told: dict[str, Any]) -> None:
+    """Lets the OpenAPI say of problems what they are sent as."""
+    for operations in told["paths"].values():
+        for operation in operations.values():
+            for code, answer in operation["responses"].items():
+                if code >= "400" and "application/json" in answer.get("content", {}):
+                    answer["content"] = {MEDIA_TYPE: answer["content"]["application/json"]}
 
 
 def _operation(route: APIRoute) -> str:
