@@ -69,8 +69,8 @@ def _problems_as_such(told: dict[str, Any]) -> None:
     for operations in told["paths"].values():
         for operation in operations.values():
             for code, answer in operation["responses"].items():
-                if code >= "400" and "application/json" in answer.get("content", {}):
-                    answer["content"] = {MEDIA_TYPE: answer["content"]["application/json"]}
+                if code >= "400" and (content := answer.get("content")):
+                    answer["content"] = {MEDIA_TYPE: next(iter(content.values()))}
 
 
 def _operation(route: APIRoute) -> str:
