@@ -17,7 +17,7 @@ def test_a_training_is_queued_once_however_often_it_is_asked_for(lived: Serving)
     assert first.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert lived.operator("shop").post("/v1/networks/shop/trainings", **asked).json()["id"] == job["id"]
     other = lived.operator("shop").post("/v1/networks/shop/trainings", json={"seed": 8}, headers=asked["headers"])
-    assert other.status_code == 422
+    assert other.status_code == 409
     assert lived.woken
     assert lived.viewer("shop").post("/v1/networks/shop/trainings").status_code == 403
 

@@ -12,7 +12,7 @@ from fastapi import Depends, Header, Request
 from adumbra.api.access import COOKIE, Known
 from adumbra.api.context import At, Server
 from adumbra.schema.access import Act, Principal
-from adumbra.schema.errors import ConflictError, InputError, NotFoundError
+from adumbra.schema.errors import ConflictError, NotFoundError
 from adumbra.service import access
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Change:
         if found is None:
             return None
         if found.fingerprint != self.fingerprint or found.what != self.what:
-            raise InputError("this Idempotency-Key was given for another request", "choose a new one for each change")
+            raise ConflictError("this Idempotency-Key was given for another request", "choose a new one for each change")
         if not found.subject:
             raise NotFoundError("what came of this request isn't there any more", "ask again with a new key")
         return found.subject

@@ -16,7 +16,7 @@ from adumbra.api.context import Server
 from adumbra.api.events_stream import Streams
 from adumbra.api.limits import Limits
 from adumbra.api.oidc import Oidc
-from adumbra.api.problems import add_problems
+from adumbra.api.problems import MEDIA_TYPE, add_problems
 from adumbra.api.routes import (
     audit,
     batches,
@@ -42,10 +42,10 @@ from adumbra.api.routes import (
 )
 from adumbra.api.shapes.common import Problem
 
-_PROBLEMS = {
-    code: {"model": Problem, "description": text, "content": {"application/problem+json": {}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "description": text}
     for code, text in {
-        401: "Nobody known asks", 403: "They may not", 404: "It isn't there", 408: "It came too slowly",
+        400: "It can't be read", 401: "Nobody known asks", 403: "They may not", 404: "It isn't there", 408: "It came too slowly",
         409: "It doesn't fit what there is", 412: "It was changed meanwhile", 413: "It is too large", 422: "It is not right",
         429: "Too much at once", 503: "A store is busy or away",
     }.items()
@@ -85,10 +85,27 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
         networks, specs, shadows, sources, batches, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events,
         jobs, streams, tokens, users, sessions, audit,
     ):  # fmt: skip
-        app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+        app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)
     app.include_router(oidc.router, prefix="/v1")
     app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
+    write = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _problems_as_such(write())
+        return write()
+
+    app.openapi = described  # type: ignore[method-assign]
     return app
+
+
+def _problems_as_such(told: dict[str, Any]) -> None:
+    """Lets the OpenAPI say of problems what they are sent as."""
+    for operations in told["paths"].values():
+        for operation in operations.values():
+            for code, answer in operation["responses"].items():
+                if code >= "400" and (content := answer.get("content")):
+                    answer["content"] = {MEDIA_TYPE: next(iter(content.values()))}
 
 
 def _operation(route: APIRoute) -> str:

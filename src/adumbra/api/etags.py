@@ -9,7 +9,13 @@ from fastapi import Header
 from adumbra.schema.errors import InputError
 
 IfMatch = Annotated[
-    str | None, Header(alias="If-Match", max_length=100, description="The ETag that was read: the change is made to that only.")
+    str | None,
+    Header(
+        alias="If-Match",
+        pattern=r'^(\*|"?[0-9]{1,9}(-[0-9a-f]{1,16})?"?)$',
+        examples=['"1-18c5e6a7b0c4"'],
+        description="The ETag that was read: the change is made to that only.",
+    ),
 ]
 IfNoneMatch = Annotated[
     str | None, Header(alias="If-None-Match", max_length=1_000, description="The ETag that is known: 304 where it still holds.")

@@ -12,6 +12,7 @@ from adumbra.schema.errors import InputError
 T = TypeVar("T")
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 After = Annotated[str | None, Query(max_length=200, description="The `next` of the page before.")]
+AfterId = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description="The `next` of the page before.")]
 DEFAULT_LIMIT = 100
 
 

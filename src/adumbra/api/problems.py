@@ -9,11 +9,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from adumbra.schema.errors import AdumbraError, SpecError
 from adumbra.schema.problems import PREFIX, plain_of, problem_of
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def add_problems(app: FastAPI) -> None:
@@ -63,7 +65,14 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     mend = f"see /v1/openapi.json for what there is beside {request.url.path[:200]}" if error.status_code in {404, 405} else ""
     answer = problem(error.status_code, "http", str(error.detail), mend)
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:  # the first route of a path knows of its own methods only
+        answer.headers["Allow"] = ", ".join(method for method in _METHODS if _takes(request, method))
     return answer
+
+
+def _takes(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adumbra.schema.errors import InputError
+from adumbra.schema.errors import InputError, NotFoundError
 from adumbra.schema.records import Floats
 from adumbra.schema.sizing import RESOURCES, InstanceType, Machine, SizingPolicy
 
@@ -66,7 +66,7 @@ class Catalog:
         if found is None:
             close = difflib.get_close_matches(name, self.types, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "give a current type, such as m7i.large"
-            raise InputError(f"{self.provider} has no current instance type {name[:64]!r} in the catalogue", hint)
+            raise NotFoundError(f"{self.provider} has no current instance type {name[:64]!r} in the catalogue", hint)
         return found
 
     def machine(self, name: str) -> Machine:

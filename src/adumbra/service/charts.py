@@ -45,24 +45,30 @@ def chart(workspace: Workspace, name: str, wanted: Wanted) -> Series:
     Raises NotFoundError for a network or VM that isn't there, InputError for a step that isn't possible or too many values.
     """
     network = networks.get(workspace, name)
-    vms = stored_vms(workspace, network, wanted.vms)
-    span = workspace.metrics.span(name, wanted.origin) if vms else None
+    vms = stored_vms(workspace, network, wanted.vms) if wanted.vms else ()
+    span = workspace.metrics.span(name, wanted.origin) if vms or not wanted.vms else None
     start_ns, end_ns = within(span, wanted.start_ns, wanted.end_ns)
     if span is None or start_ns >= end_ns:
         return _nothing(wanted, name, start_ns)
-    step_s = wanted.step_s
-    if step_s is None:
-        one = newest(workspace, network, vms[:1], end_ns, replace(wanted, columns=("rx_bytes",)))
-        step_s = fitting_step_s(one.step_s, end_ns - start_ns, wanted)
-    _check_size(wanted, vms, (end_ns - start_ns) / NANOSECONDS, step_s)
-    return workspace.metrics.read(SeriesQuery(name, wanted.columns, vms, start_ns, end_ns, step_s, wanted.origin))
+
+    def read(step_s: float) -> Series:
+        _check_size(wanted, len(vms or network.vms), (end_ns - start_ns) / NANOSECONDS, step_s)
+        return workspace.metrics.read(SeriesQuery(name, wanted.columns, vms, start_ns, end_ns, step_s, wanted.origin))
+
+    if wanted.step_s is not None:
+        return read(wanted.step_s)
+    try:
+        return read(fitting_step_s(network.spec.interval, end_ns - start_ns, wanted))
+    except InputError:  # what is stored is of longer intervals than the spec has now
+        one = newest(workspace, network, vms, end_ns, replace(wanted, columns=("rx_bytes",)))
+        return read(fitting_step_s(one.step_s, end_ns - start_ns, wanted))
 
 
 def latest(workspace: Workspace, name: str, wanted: Wanted) -> Series:
     """The newest interval of a network's metrics; of no VM where nothing is stored. Raises NotFoundError."""
     network = networks.get(workspace, name)
-    vms = stored_vms(workspace, network, wanted.vms)
-    span = workspace.metrics.span(name, wanted.origin) if vms else None
+    vms = stored_vms(workspace, network, wanted.vms) if wanted.vms else ()
+    span = workspace.metrics.span(name, wanted.origin) if vms or not wanted.vms else None
     if span is None:
         return _nothing(wanted, name, 0)
     return newest(workspace, network, vms, span[1], wanted)
@@ -115,9 +121,9 @@ def fitting_step_s(interval_s: float, length_ns: int, wanted: Wanted) -> float:
     return math.ceil(least_s / interval_s) * interval_s
 
 
-def _check_size(wanted: Wanted, vms: tuple[str, ...], length_s: float, step_s: float) -> None:
+def _check_size(wanted: Wanted, vms: int, length_s: float, step_s: float) -> None:
     steps = length_s / max(step_s, 1e-3)
-    values = steps * len(vms) * (len(wanted.columns) + 1)
+    values = steps * vms * (len(wanted.columns) + 1)
     if values > MAX_VALUES:
         fitting = format_duration(step_s * math.ceil(values / MAX_VALUES))
         raise InputError(

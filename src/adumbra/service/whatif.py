@@ -19,7 +19,7 @@ from adumbra.schema.plain import of_plain
 from adumbra.schema.records import NANOSECONDS, Floats, Intervals
 from adumbra.schema.sizing import InstanceType, Machine
 from adumbra.schema.units import format_duration
-from adumbra.service import networks, replays
+from adumbra.service import charts, networks, replays
 from adumbra.service.networks import Network
 from adumbra.service.observations import EMULATION_SEED, Progress, emulated_vms
 from adumbra.service.workspace import Workspace
@@ -28,6 +28,7 @@ MAX_FACTOR = 1000.0
 MAX_REQUESTS = 20_000_000
 """The most requests of one VM that are followed, some 800 MB: of longer or busier times, ask for less."""
 _VMS_AT_ONCE = 16
+_OF_AN_INTERVAL = 20.0  # what an interval of a VM costs beside its requests, in requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +181,16 @@ def what_if(
 
 
 def work_of(workspace: Workspace, name: str, question: Question) -> int:
-    """How much work a question is: VMs times stored intervals, as they are or would be if nothing were missing.
+    """How much work a question is, in requests that are followed: those seen, those asked about, and what intervals cost.
 
-    Raises NotFoundError for a network that isn't there, TooLittleDataError where nothing is stored of it.
+    Raises NotFoundError for a network or VM that isn't there, TooLittleDataError where nothing is stored of it.
     """
     network = networks.get(workspace, name)
     start_ns, end_ns = replays.span(workspace, name, question.last_s)
-    intervals = max(1, (end_ns - start_ns) // max(network.spec.interval_ns, 1))
-    return int(intervals) * len(set(question.vms) or network.vms)
+    seen = charts.chart(workspace, name, charts.Wanted(("requests",), question.vms, start_ns, end_ns, points=50))
+    intervals = (end_ns - start_ns) / network.spec.interval_ns * len(seen.vms)
+    times = 1.0 if question.factor == 1.0 else 1.0 + question.factor
+    return round(times * float(np.nansum(seen.values["requests"])) + _OF_AN_INTERVAL * intervals)
 
 
 def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:

@@ -14,7 +14,7 @@ from adumbra.api.asked import NetworkName
 from adumbra.api.context import At
 from adumbra.api.queueing import queued, queued_with
 from adumbra.api.shapes.calibration import CalibrationOut
-from adumbra.api.shapes.common import Asked, instant
+from adumbra.api.shapes.common import Asked, Problem, instant
 from adumbra.api.shapes.jobs import JobOut
 from adumbra.schema.access import Role
 from adumbra.schema.errors import AdumbraError, InputError, NotFoundError
@@ -81,7 +81,7 @@ def show(name: NetworkName, at: At, who: Viewer) -> CalibrationOut:
 
 @router.post(
     "", status_code=202, summary="Fit a network's VMs to measured use that comes with the request; a job", openapi_extra=_BODY,
-    responses={415: {"description": "It is no usage file"}},
+    responses={415: {"model": Problem, "description": "It is no usage file"}},
 )  # fmt: skip
 def calibrate(
     name: NetworkName,

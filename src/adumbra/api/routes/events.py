@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from adumbra.api.access import Viewer
 from adumbra.api.asked import Since, ns_of
 from adumbra.api.context import At
-from adumbra.api.paging import DEFAULT_LIMIT, After, Limit, id_after, page
+from adumbra.api.paging import DEFAULT_LIMIT, AfterId, Limit, id_after, page
 from adumbra.api.shapes.common import Name, Page
 from adumbra.api.shapes.events import EventOut
 from adumbra.schema.access import Principal
@@ -33,7 +33,7 @@ def listing(
     ] = [],  # noqa: B006
     since: Since = None,
     limit: Limit = DEFAULT_LIMIT,
-    after: After = None,
+    after: AfterId = None,
 ) -> Page[EventOut]:
     query = EventQuery(
         seen_of(who, networks), tuple(kinds), ns_of(since), before_id=id_after(after), limit=limit + 1

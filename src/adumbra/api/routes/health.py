@@ -7,15 +7,13 @@ from typing import Any
 from fastapi import APIRouter
 
 from adumbra.api.context import At
-from adumbra.api.problems import MEDIA_TYPE, problem
+from adumbra.api.problems import problem
 from adumbra.api.shapes.common import Problem
 from adumbra.api.shapes.health import Alive, Ready
 from adumbra.schema.errors import AdumbraError
 
 router = APIRouter(tags=["health"])
-_NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Problem, "description": "It can't do its work now", "content": {MEDIA_TYPE: {}}}
-}
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "It can't do its work now"}}
 
 
 @router.get("/healthz", summary="Does the server answer?")

@@ -10,7 +10,7 @@ from adumbra.api.access import Known, Viewer, allowed
 from adumbra.api.acts import Changing
 from adumbra.api.asked import JobNumber
 from adumbra.api.context import At, Server
-from adumbra.api.paging import DEFAULT_LIMIT, After, Limit, id_after, page
+from adumbra.api.paging import DEFAULT_LIMIT, AfterId, Limit, id_after, page
 from adumbra.api.routes.events import seen_of
 from adumbra.api.shapes.common import Name, Page
 from adumbra.api.shapes.jobs import JobOut
@@ -31,7 +31,7 @@ def listing(
     kinds: Annotated[list[JobKind], Query(alias="kind", description="Only of these kinds.")] = [],  # noqa: B006
     states: Annotated[list[JobState], Query(alias="state", description="Only in these states.")] = [],  # noqa: B006
     limit: Limit = DEFAULT_LIMIT,
-    after: After = None,
+    after: AfterId = None,
 ) -> Page[JobOut]:
     query = JobQuery(seen_of(who, networks), tuple(kinds), tuple(states), id_after(after), limit + 1)
     these, following = page(at.workspace.state.jobs.listing(query), limit, lambda record: record.id)

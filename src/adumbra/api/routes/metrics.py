@@ -14,6 +14,7 @@ from adumbra.api.asked import NetworkName, Since, Until, VmNames, ns_of
 from adumbra.api.context import At
 from adumbra.api.shapes.common import instant
 from adumbra.api.shapes.metrics import MetricsOut
+from adumbra.schema.errors import InputError
 from adumbra.schema.metrics import BY_NAME, NAMES, TOLD, provenance
 from adumbra.schema.records import Origin, Series
 from adumbra.service import charts
@@ -69,7 +70,10 @@ def latest(
 
 
 def chosen_columns(columns: list[str]) -> tuple[str, ...]:
-    """The columns that are meant; those that aren't known are refused by whoever reads them."""
+    """The columns that are meant. Raises InputError for one that isn't known."""
+    for column in columns:
+        if column != ALL and column not in BY_NAME:
+            raise InputError(f"there is no metric {column[:60]!r}", f"there are: {', '.join(SHOWN)} and others; or give {ALL}")
     named = (each for column in columns for each in (TOLD if column == ALL else (column,)))
     return tuple(dict.fromkeys(named)) or SHOWN
 

@@ -10,7 +10,7 @@ from adumbra.api.access import Operator, Viewer
 from adumbra.api.acts import Changing
 from adumbra.api.asked import NetworkName
 from adumbra.api.context import At
-from adumbra.api.paging import DEFAULT_LIMIT, After, Limit, id_after, page
+from adumbra.api.paging import DEFAULT_LIMIT, AfterId, Limit, id_after, page
 from adumbra.api.queueing import queued
 from adumbra.api.shapes.common import Page, instant
 from adumbra.api.shapes.jobs import JobOut
@@ -34,7 +34,7 @@ def show(name: NetworkName, at: At, who: Viewer) -> KeptPlanOut:
 
 
 @router.get("/plans", summary="The plans that were carried out, newest first")
-def listing(name: NetworkName, at: At, who: Viewer, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Page[KeptPlanOut]:
+def listing(name: NetworkName, at: At, who: Viewer, limit: Limit = DEFAULT_LIMIT, after: AfterId = None) -> Page[KeptPlanOut]:
     found = at.workspace.state.plans(name, limit + 1, id_after(after))
     these, following = page(found, limit, lambda record: record.id)
     return Page(items=[_kept(each) for each in these], next=following)

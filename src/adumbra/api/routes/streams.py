@@ -34,8 +34,16 @@ MAX_VMS = 200
 _OVER = "over"
 _ID = re.compile(r"(\d{1,19})\.(\d{1,19})")
 _LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100, description="Where it was left off.")]
+_EVENT = {  # of each event, as it comes
+    "type": "object", "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Send it as Last-Event-ID to go on from here."},
+        "event": {"type": "string", "enum": ["network", "metrics", "event", "job", "problem"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "As the routes of these tell it."},
+    },
+}  # fmt: skip
 _STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}},
 }
 
 

@@ -21,8 +21,8 @@ from adumbra.service.whatif import Question
 
 router = APIRouter(prefix="/networks/{name}/whatif", tags=["what-if"])
 
-AT_ONCE_CELLS = 30_000
-"""How much is answered at once: VMs times stored intervals, some of a second's work."""
+AT_ONCE_WORK = 120_000
+"""How much is answered at once, in whatif.work_of's measure: about a second's work of one core."""
 _AT_ONCE = threading.BoundedSemaphore(2)
 _Prefer = Annotated[
     str | None, Header(alias="Prefer", max_length=200, description="`respond-async`: as a job in any case (RFC 7240).")
@@ -44,8 +44,8 @@ def ask(
 ) -> Any:
     """Changes nothing."""
     question = Question(asked.traffic, tuple(asked.vms), asked.type, asked.last_s, asked.sweep)
-    cells = whatif.work_of(at.workspace, name, question)
-    wants_job = asked.sweep or cells > AT_ONCE_CELLS or "respond-async" in (prefer or "").lower()
+    work = whatif.work_of(at.workspace, name, question)
+    wants_job = asked.sweep or work > AT_ONCE_WORK or "respond-async" in (prefer or "").lower()
     if not wants_job and _AT_ONCE.acquire(blocking=False):
         try:
             found = whatif.what_if(at.workspace, name, question)
