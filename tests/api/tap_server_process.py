@@ -17,6 +17,7 @@ if __name__ == "__main__":
     home, port, *state = sys.argv[1:]
     storage = Storage(state=state[0]) if state else None
     with serving(Path(home), port=int(port), storage=storage) as server:
-        print(server.token, flush=True)
+        sys.stdout.write(f"{server.token}\n")
+        sys.stdout.flush()
         while True:
             time.sleep(60)

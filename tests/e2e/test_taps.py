@@ -98,7 +98,7 @@ def test_a_capture_through_a_tap_is_what_observing_it_stores(tmp_path: Path, wan
 def test_a_server_that_is_killed_midway_and_comes_again_has_all_of_it_once(
     tmp_path: Path, want: Series, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "_ROWS_A_WRITE", 40)  # many batches
+    monkeypatch.setattr(following, "_ROWS_A_WRITE", 150)  # many batches
     port, killed = free_port(), threading.Event()
     told: list[Observation] = []
     with process(tmp_path / "server", port) as (child, token):
@@ -161,7 +161,7 @@ def _after(times: int) -> Callable[[], bool]:
 
 def test_a_folder_has_one_tap(tmp_path: Path) -> None:
     with TapHome(tmp_path, "shop", "live:eth0") as home:
-        with pytest.raises(ConflictError, match="taps for that network already"), TapHome(tmp_path, "shop", "live:eth0"):
+        with pytest.raises(ConflictError, match="taps that for that network already"), TapHome(tmp_path, "shop", "live:eth0"):
             pass
         with TapHome(tmp_path, "shop", "live:eth1") as other:
             assert other.instance != home.instance
