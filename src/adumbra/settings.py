@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     for networks and what hangs on them; by default a file in `home`. spool_gb: how much waits on disk at most for each remote
     store, in 10^9 bytes. drain_s: how long a command that wrote waits at its end for that to be sent. keep_raw, keep_1m,
     keep_5m, keep_1h: how long the embedded store keeps intervals and their roll-ups, in seconds; written like 7d or 2y.
-    log_level, log_format: of what is logged, on standard error.
+    log_level, log_format: of what is logged, on standard error. captures: the folder of files that a server observes where its
+    API is asked to; by default it observes none.
     """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     keep_1h: Kept = 730 * DAY_S
     log_level: LogLevel = LogLevel.WARNING
     log_format: LogFormat = LogFormat.AUTO
+    captures: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

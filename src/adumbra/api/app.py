@@ -30,6 +30,7 @@ from adumbra.api.routes import (
     profiles,
     sessions,
     shadows,
+    sources,
     specs,
     streams,
     tokens,
@@ -79,7 +80,7 @@ def make_app(server: Server) -> FastAPI:
     app.include_router(health.router)
     for each in (
         networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
-        batches, tokens, users, sessions, audit,
+        batches, sources, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})

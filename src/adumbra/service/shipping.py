@@ -62,8 +62,8 @@ class _Known:
 
 
 def accept(workspace: Workspace, name: str, batch: MetricBatch, sender: Sender, now_ns: int) -> Accepted:
-    """Stores a batch that was sent; again is harmless. Raises InputError for one that isn't of that network, ConflictError where
-    its source isn't observed any more, or by another tap, StoreBusyError where it is to be sent again.
+    """Stores a batch that was sent; again is harmless. Raises InputError for one that isn't of that network, ConflictError
+    where its source isn't observed any more, or by another tap, StoreBusyError where it is to be sent again.
     """
     batch = _checked(workspace, name, batch, now_ns)
     source = _source(workspace, name, batch, sender)
@@ -314,8 +314,8 @@ def _tell(workspace: Workspace, batch: MetricBatch, found: _SortedOut, sender: S
     by_instance = {each.instance: each for each in workspace.state.sources.of(batch.network) if each.instance}
     first, later = (_called(by_instance.get(instance), instance) for instance in (found.first, sender.instance))
     message = f"{later} sees traffic of {about} that {first} had told of: what was told first stands, and is not mixed."
-    overlap = Overlap(found.first, sender.instance, rows, about, now_ns, now_ns)
-    if workspace.state.shipments.note_overlap(batch.network, overlap, message):
+    overlap = Overlap(found.first, sender.instance, rows, message, now_ns, now_ns)
+    if workspace.state.shipments.note_overlap(batch.network, overlap):
         for instance in (found.first, sender.instance):
             if instance in by_instance:
                 workspace.state.sources.warn(by_instance[instance].id, message)

@@ -157,7 +157,7 @@ def _arrays(
 def _sane(name: str, values: NDArray[Any]) -> NDArray[Any]:
     """The values, where each is what such a metric can be."""
     most = MOST_COUNT if BY_NAME[name].whole else MOST_FRACTION
-    if values.size and not bool(np.all((np.isnan(values) | ((values >= 0) & (values <= most))))):
+    if values.size and not bool(np.all(np.isnan(values) | ((values >= 0) & (values <= most)))):
         raise ValueError(f"column {name} has values that no such metric has")
     return values
 

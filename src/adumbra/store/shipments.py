@@ -47,7 +47,7 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Overlap:
     """Two taps that told of the same intervals of the same VMs, with traffic in both. rows: how many of the later one's were
-    left out. about: in words, which VMs.
+    left out. about: that in words.
     """
 
     first: str
@@ -108,7 +108,7 @@ class ShipmentStore:
             if claim.ids[-1] % 100 == 0:  # now and then is enough for a bound
                 rows.keep_newest(connection, table, KEPT_SHIPMENTS, network_id=owner.id)
 
-    def note_overlap(self, network: str, found: Overlap, message: str) -> bool:
+    def note_overlap(self, network: str, found: Overlap) -> bool:
         """Counts rows that a later tap told of after the first one. Gives whether that is news, which an event then tells."""
         table, first, later, now_ns = tables.overlaps, found.first, found.later, found.seen_ns
         with self._database.writing(f"note an overlap of {network}") as connection:
@@ -126,7 +126,7 @@ class ShipmentStore:
                 connection.execute(sa.update(table).where(table.c.id == known.id).values(**new))
             news = known is None or now_ns - known.seen_ns >= NEWS_S * _NANOSECONDS
             if news:
-                note(connection, now_ns, network, "source.duplicate", message, first=first, later=later, rows=found.rows)
+                note(connection, now_ns, network, "source.duplicate", found.about, first=first, later=later, rows=found.rows)
             return news
 
     def overlaps(self, network: str) -> tuple[Overlap, ...]:

@@ -1,4 +1,4 @@
-"""Metrics in and out as columns: what taps ship, and what work on other hosts reads. Bounded in bytes and in how many at once."""
+"""Metrics in and out as columns: what taps ship, and what work on other hosts reads. Bounded in bytes, and at once."""
 
 from __future__ import annotations
 
