@@ -24,12 +24,14 @@ import httpx
 import uvicorn
 
 from adumbra.api.app import make_app
-from adumbra.api.context import Server
+from adumbra.api.context import Care, Server
 from adumbra.schema.access import NewToken, Role
 from adumbra.service import access
 from adumbra.service.workspace import Storage, Workspace
 
 START_S = 20.0
+AT_EASE = Care(requests_per_s=1e6, burst=10**6, tries_per_min=10**6)
+"""Tests ask as fast as they can, unless it is that what they try."""
 SPEC = """name: {name}
 cidrs: [10.20.0.0/16]
 subnets: [{{name: web, cidr: 10.20.1.0/24}}]
@@ -104,7 +106,7 @@ def served(home: Path, storage: Storage | None = None, **server: Any) -> Iterato
     """Runs the API over a workspace in that folder. server: what Server is to be given beside workspace and wake."""
     woken: list[int] = []
     with Workspace(home, storage) as workspace:
-        context = Server(workspace, **{"now": time.time_ns, "wake": lambda: woken.append(1), **server})
+        context = Server(workspace, **{"now": time.time_ns, "wake": lambda: woken.append(1), "care": AT_EASE, **server})
         app = make_app(context)
         with listening(app, app.state.streams.end) as url:
             running = Serving(workspace, context, url, woken)

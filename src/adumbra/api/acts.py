@@ -85,10 +85,8 @@ async def _change(request: Request, at: At, who: Known, idempotency_key: Annotat
         known_by, request.url.path.encode() + b"\0" + request.url.query.encode() + b"\0" + body, "sha256"
     ).hexdigest()
     origin = request.client.host if request.client else "?"
-    return Change(
-        at, who, f"{request.method} {_template(request)}", origin, request.path_params.get("name"), idempotency_key or "",
-        fingerprint,
-    )  # fmt: skip
+    what = f"{request.method} {_template(request)}"
+    return Change(at, who, what, origin, request.path_params.get("name"), idempotency_key or "", fingerprint)
 
 
 def _template(request: Request) -> str:

@@ -10,10 +10,12 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Scope
 
 from adumbra import __version__
+from adumbra.api import oidc
 from adumbra.api.access import who_asks
 from adumbra.api.context import Server
 from adumbra.api.events_stream import Streams
 from adumbra.api.limits import Limits
+from adumbra.api.oidc import Oidc
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import (
     audit,
@@ -69,12 +71,13 @@ class Api(FastAPI):
         return Limits(super().build_middleware_stack(), server.care, vouch, lambda: getattr(self.state, "page_headers", {}))
 
 
-def make_app(server: Server) -> FastAPI:
-    """The API over a server."""
+def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
+    """The API over a server. signs_in: who vouches for users beside it, if anybody does."""
     app = Api(
         server, title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
         summary="Sizes for the VMs of a virtual network before they boot.", generate_unique_id_function=_operation,
     )  # fmt: skip
+    app.state.oidc = signs_in
     app.state.streams = Streams(server.care.streams, server.care.stream_s)  # whoever stops the server ends them
     add_problems(app)
     app.include_router(health.router)
@@ -83,6 +86,7 @@ def make_app(server: Server) -> FastAPI:
         batches, sources, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
+    app.include_router(oidc.router, prefix="/v1")
     app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     return app
 

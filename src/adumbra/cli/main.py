@@ -23,6 +23,8 @@ from adumbra.cli import (
     serve,
     store,
     tap,
+    token,
+    user,
     whatif,
 )
 from adumbra.schema.errors import AdumbraError
@@ -38,6 +40,8 @@ app.add_typer(network.app, name="network")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
+app.add_typer(token.app, name="token")
+app.add_typer(user.app, name="user")
 for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, serve):
     module.register(app)
 

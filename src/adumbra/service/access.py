@@ -38,6 +38,7 @@ PASSES, MEMORY_KIB, LANES = 3, 64 * 1024, 4
 """Of Argon2id: the second choice that RFC 9106, section 4, recommends."""
 HASHED_AT_ONCE, HASH_WAIT_S = 4, 5.0
 """So many passwords are hashed at a time, which bounds the memory of it; whoever waits longer for a turn is sent away."""
+MAX_LISTED = 10_000
 MAX_NETWORKS = 1_000
 """Of how many networks a token or user may be, if not of all."""
 _HASHING = threading.BoundedSemaphore(HASHED_AT_ONCE)
@@ -178,12 +179,17 @@ def set_password(workspace: Workspace, name: str, password: str) -> None:
 
 def hash_password(password: str) -> str:
     """Raises InputError for a password that is too short, or too long to be one."""
+    check_password(password)
+    with _turn():
+        return _hasher().hash(_bytes(password))
+
+
+def check_password(password: str) -> None:
+    """Raises InputError for a password that is too short, or too long to be one."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise InputError(
             f"a password of {len(password)} characters is not taken", f"give {MIN_PASSWORD} to {MAX_PASSWORD} characters"
         )
-    with _turn():
-        return _hasher().hash(_bytes(password))
 
 
 def external_user(workspace: Workspace, new: NewUser, now_ns: int) -> UserRecord:
@@ -366,8 +372,13 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def is_name(text: str) -> bool:
+    """Whether a token or user may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InputError(
             f"{name[:63]!r} is no name for a token or user",
             "write up to 63 letters, digits, and . _ @ -, a letter or digit first",
