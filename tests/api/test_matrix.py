@@ -27,7 +27,7 @@ from adumbra.service.workspace import Workspace
 OWN, FOREIGN = "own", "foreign"
 SAFE = {"GET", "HEAD", "OPTIONS"}
 HOUR_NS = 3600 * 10**9
-PASSWORD = "correct horse battery staple"  # noqa: S105 of users that the test makes
+PASSWORD = "correct horse battery staple"
 
 
 def routes() -> list[str]:

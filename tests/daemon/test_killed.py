@@ -1,4 +1,4 @@
-"""A server that is killed at random moments while changes are asked of it: none that it acknowledged is lost, none is done twice.
+"""A server that is killed at random moments while changes are asked of it: none acknowledged is lost, none is done twice.
 
 ADUMBRA_TEST_KILLS says how often it is killed: 100 for the promise in full, fewer by default.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -120,7 +121,8 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(zygote: Zygote, 
     assert not asking.trouble
     assert took_s < LONGEST_S, "it took too long to be killed so often"
     assert server.starts == KILLS + 1
-    print(f"{KILLS} kills in {took_s:.0f} s, {len(asking.acknowledged)} changes, {asking.repeated} of them asked for again")
+    told = f"{KILLS} kills in {took_s:.0f} s, {len(asking.acknowledged)} changes, {asking.repeated} of them asked for again\n"
+    sys.stdout.write(told)
     check(tmp_path / "home", asking.acknowledged)
 
 

@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 
-
 LOADED = (
     "adumbra.api.app", "adumbra.api.connections", "adumbra.api.measured", "adumbra.cli.main", "adumbra.cli.serving",
-    "adumbra.daemon.server", "adumbra.daemon.serving", "adumbra.service.recovery", "adumbra.service.tls", "adumbra.store.duckdb",
+    "adumbra.daemon.server", "adumbra.daemon.serving", "adumbra.service.recovery",
+    "adumbra.service.tls", "adumbra.store.duckdb",
     "adumbra.store.embedded", "adumbra.store.scrape", "adumbra.store.state", "adumbra.telemetry", "anyio._core._sockets",
     "encodings.idna", "fastapi.telemetry._runtime", "prometheus_client", "ruamel.yaml",
     "sqlalchemy.dialects.sqlite", "sqlite3", "stamina", "typer._adapters", "uvicorn.protocols.http.auto",
@@ -34,13 +34,18 @@ def main() -> None:
 
     load_catalog()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    print("ready", flush=True)
+    _say("ready")
     for line in sys.stdin:
         asked = json.loads(line)
         number = os.fork()
         if not number:
             _become(asked)
-        print(number, flush=True)
+        _say(number)
+
+
+def _say(what: object) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
 
 
 def _become(asked: dict[str, object]) -> None:
