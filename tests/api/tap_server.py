@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import uvicorn
 
 from adumbra.api.app import make_app
@@ -27,6 +28,7 @@ class Serving:
     workspace: Workspace
     token: str = field(repr=False)
     server: uvicorn.Server
+    client: httpx.Client
 
     def token_of(self, role: Role, networks: tuple[str, ...] | None = None) -> str:
         name = f"{role.value}-{time.time_ns()}"
@@ -53,7 +55,8 @@ def serving(home: Path, *, port: int = 0, storage: Storage | None = None, captur
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.01)
         try:
-            yield Serving(f"http://127.0.0.1:{listening.getsockname()[1]}", workspace, secret, server)
+            with httpx.Client(timeout=60) as client:
+                yield Serving(f"http://127.0.0.1:{listening.getsockname()[1]}", workspace, secret, server, client)
         finally:
             server.should_exit = True
             thread.join(20)
