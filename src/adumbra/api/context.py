@@ -42,8 +42,8 @@ class Care:
 @dataclass(frozen=True, slots=True)
 class Server:
     """What the routes work with. wake: told that there is work for the loops; ready: whether they run; health: what is to be
-    known of them, by loop; captures: the folder of files that sources of the server may name, None: none may; exposition: its own
-    metrics, for Prometheus; insider: whoever of the server's own children has that token."""
+    known of them, by loop; captures: the folder of files that sources of the server may name, None: none may; exposition: its
+    own metrics, for Prometheus; insider: whoever of the server's own children has that token."""
 
     workspace: Workspace
     now: Callable[[], int]

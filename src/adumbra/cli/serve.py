@@ -46,19 +46,21 @@ def serve(
     serving = serving.model_copy(update={name: value for name, value in told.items() if value is not None})
     set_up_log(settings.log_level if "log_level" in settings.model_fields_set else "info", settings.log_format)
     with Workspace(settings.home, storage_of(settings)) as workspace, one_server(workspace):
-        _serve(workspace, serving)
+        _serve(workspace, serving, settings.captures)
 
 
-def _serve(workspace: Workspace, settings: ServeSettings) -> None:
+def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None) -> None:
     """Wires a server together, and runs it to its end."""
     from adumbra import __version__
     from adumbra.api.app import make_app
     from adumbra.api.connections import raise_open_files, uvicorn_options
     from adumbra.api.context import Care, Server
     from adumbra.api.measured import Measured
+    from adumbra.api.oidc import of_settings
     from adumbra.cli.serving import Running, listening_on, run
     from adumbra.daemon.server import Daemon
     from adumbra.service import tls
+    from adumbra.settings import load_oidc_settings
     from adumbra.store.scrape import exposition
     from adumbra.telemetry import Requests, Telemetry
 
@@ -72,9 +74,9 @@ def _serve(workspace: Workspace, settings: ServeSettings) -> None:
     telemetry.watch(requests.readings)
     server = Server(
         workspace, now_ns, care, secure=certificate is not None, wake=daemon.wake, ready=daemon.ready, health=daemon.health,
-        exposition=lambda: exposition(telemetry.registry), insider=daemon.insiders.known,
+        captures=captures, exposition=lambda: exposition(telemetry.registry), insider=daemon.insiders.known,
     )  # fmt: skip
-    app = make_app(server)
+    app = make_app(server, of_settings(load_oidc_settings(), settings.url or listening.url))
     running = Running(
         Measured(app, requests), daemon, uvicorn_options(settings, care, certificate.context if certificate else None),
         uvicorn_options(settings, care), lambda: _greet(workspace, listening, notes), app.state.streams.end,

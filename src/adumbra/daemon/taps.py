@@ -91,7 +91,7 @@ def after(source: str, ended: Ended) -> Next:
     if ended.status == 0:
         return Next(SourceState.DONE, f"{source} was observed to its end.")
     how = f"was killed by signal {-ended.status}" if ended.status < 0 else f"failed with status {ended.status}"
-    trouble = ended.said or how
+    trouble = ended.said if ended.said and ended.status > 0 else f"it {how}"
     if ended.status == INPUT_IS_WRONG:
         return Next(SourceState.FAILED, f"{source} can't be observed: {trouble}", trouble)
     in_a_row = 1 if ended.ran_s >= STEADY_S else ended.in_a_row + 1
