@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
     from adumbra.service.activations import Activation
     from adumbra.service.calibrations import Calibrated
-    from adumbra.service.generation import GenerateOptions, Generated
+    from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress
