@@ -171,14 +171,14 @@ Period = Annotated[float, BeforeValidator(_period), Field(validate_default=False
 class LoopSettings(BaseSettings):
     """What a server does by itself, from ADUMBRA_SERVE_* variables.
 
-    jobs: how many it works at, at once. train_every: a network whose last training is older, and that has seen more since, is
-    trained again; never: neither that nor a profile is made but by those who ask. train_first: how much must be seen to be
-    learned from at all. train_growth: a network is trained earlier once so much more is there, as a share of what was learned
-    from.
+    jobs: how many it works at, at once; 0 leaves them to other servers. train_every: a network whose last training is older,
+    and that has seen more since, is trained again; never: neither that nor a profile is made but by those who ask.
+    train_first: how much must be seen to be learned from at all. train_growth: a network is trained earlier once so much more
+    is there, as a share of what was learned from.
     """
 
     model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}SERVE_", extra="ignore")
-    jobs: int = Field(2, ge=1, le=64)
+    jobs: int = Field(2, ge=0, le=64)
     train_every: Period = DAY_S
     train_first: Period = 600.0
     train_growth: float = Field(0.5, ge=0.01, le=1_000.0)

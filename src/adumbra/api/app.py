@@ -86,8 +86,8 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
         batches, sources, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
-    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     app.include_router(oidc.router, prefix="/v1")
+    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     return app
 
 

@@ -42,8 +42,8 @@ class Care:
 @dataclass(frozen=True, slots=True)
 class Server:
     """What the routes work with. wake: told that there is work for the loops; ready: whether they run; health: what is to be
-    known of them, by loop; exposition: its own metrics, for Prometheus; insider: whoever of the server's own
-    children has that token; captures: the folder of files that sources of the server may name, None: none may."""
+    known of them, by loop; captures: the folder of files that sources of the server may name, None: none may; exposition: its
+    own metrics, for Prometheus; insider: whoever of the server's own children has that token."""
 
     workspace: Workspace
     now: Callable[[], int]
@@ -52,9 +52,9 @@ class Server:
     wake: Callable[[], None] = lambda: None
     ready: Callable[[], bool] = lambda: True
     health: Callable[[], dict[str, str]] = dict
+    captures: Path | None = None
     exposition: Callable[[], bytes] | None = None
     insider: Callable[[str], Principal | None] = lambda _: None
-    captures: Path | None = None
 
 
 @dataclass(slots=True)

@@ -120,10 +120,10 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, follower: Follower) -> None:
+    def __init__(self, streams: Streams, follower: Follower, status_code: int = 200) -> None:  # FastAPI looks for its status
         self._streams = streams
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(streams.told(follower), headers=headers, media_type=self.media_type)
+        super().__init__(streams.told(follower), status_code, headers=headers, media_type=self.media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

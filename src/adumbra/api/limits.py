@@ -178,7 +178,7 @@ class Limits:
             self._known.forget(asked.secret)
 
     def _most(self, scope: Scope) -> int:
-        batch = scope["method"] == "POST" and scope["path"].endswith("/batches")
+        batch = scope["method"] in {"POST", "PATCH"} and scope["path"].endswith("/batches")
         return self.care.batch_bytes if batch else self.care.body_bytes
 
     async def _foreseen(self, size: int, body: _Body, scope: Scope) -> JSONResponse | None:

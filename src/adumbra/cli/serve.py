@@ -13,7 +13,6 @@ from adumbra.cli.session import now_ns
 if TYPE_CHECKING:
     from adumbra.cli.serving import Listening
     from adumbra.daemon.server import Plan
-    from adumbra.service import tls
     from adumbra.service.workspace import Workspace
     from adumbra.settings import ServeSettings
 
@@ -47,33 +46,42 @@ def serve(
     serving = serving.model_copy(update={name: value for name, value in told.items() if value is not None})
     set_up_log(settings.log_level if "log_level" in settings.model_fields_set else "info", settings.log_format)
     with Workspace(settings.home, storage_of(settings)) as workspace, one_server(workspace):
-        _serve(workspace, serving)
+        _serve(workspace, serving, settings.captures)
 
 
-def _serve(workspace: Workspace, settings: ServeSettings) -> None:
+def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None) -> None:
     """Wires a server together, and runs it to its end."""
     from adumbra import __version__
     from adumbra.api.app import make_app
-    from adumbra.api.context import Server
+    from adumbra.api.connections import raise_open_files, uvicorn_options
+    from adumbra.api.context import Care, Server
     from adumbra.api.measured import Measured
-    from adumbra.cli.serving import listening_on, run
+    from adumbra.api.oidc import of_settings
+    from adumbra.cli.serving import Running, listening_on, run
     from adumbra.daemon.server import Daemon
     from adumbra.service import tls
+    from adumbra.settings import load_oidc_settings
     from adumbra.store.scrape import exposition
     from adumbra.telemetry import Requests, Telemetry
 
     notes = (*tls.check(settings), *_about_stores(workspace))
-    certificate = tls.certificate(settings)
-    listening = listening_on(settings.host, settings.port, _tls(certificate))
+    certificate, care = tls.certificate(settings), Care(connections=settings.connections)
+    raise_open_files(care)
+    listening = listening_on(settings.host, settings.port, tls=certificate is not None)
     telemetry, requests = Telemetry(__version__), Requests()
     daemon = Daemon(workspace, now_ns, lambda: listening.own_url, _plan())
     daemon.watch(telemetry)
     telemetry.watch(requests.readings)
     server = Server(
-        workspace, now_ns, secure=certificate is not None, wake=daemon.wake, ready=daemon.ready, health=daemon.health,
-        exposition=lambda: exposition(telemetry.registry), insider=daemon.insiders.known,
+        workspace, now_ns, care, secure=certificate is not None, wake=daemon.wake, ready=daemon.ready, health=daemon.health,
+        captures=captures, exposition=lambda: exposition(telemetry.registry), insider=daemon.insiders.known,
     )  # fmt: skip
-    run(Measured(make_app(server), requests), listening, daemon, lambda: _greet(workspace, listening, notes))
+    app = make_app(server, of_settings(load_oidc_settings(), settings.url or listening.url))
+    running = Running(
+        Measured(app, requests), daemon, uvicorn_options(settings, care, certificate.context if certificate else None),
+        uvicorn_options(settings, care), lambda: _greet(workspace, listening, notes), app.state.streams.end,
+    )  # fmt: skip
+    run(running, listening)
 
 
 def _plan() -> Plan:
@@ -83,11 +91,6 @@ def _plan() -> Plan:
 
     settings = load_loop_settings()
     return Plan(settings.jobs, Schedule(settings.train_every, settings.train_first, settings.train_growth))
-
-
-def _tls(certificate: tls.Certificate | None) -> dict[str, object]:
-    """uvicorn's settings for a certificate."""
-    return {} if certificate is None else {"ssl_context_factory": lambda *_: certificate.context}
 
 
 def _about_stores(workspace: Workspace) -> tuple[str, ...]:

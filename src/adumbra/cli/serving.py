@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -52,11 +52,11 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Where a server listens. outer: for everybody; inner: on this host alone and without TLS, for its own children, None where
-    these can use the outer one; tls: uvicorn's settings for the outer one."""
+    these can use the outer one; tls: whether the outer one speaks TLS."""
 
     outer: socket.socket
-    inner: socket.socket | None = None
-    tls: Mapping[str, Any] = field(default_factory=dict)
+    inner: socket.socket | None
+    tls: bool
 
     @property
     def url(self) -> str:
@@ -69,7 +69,7 @@ class Listening:
         return url_of(self.inner or self.outer)
 
 
-def listening_on(host: str, port: int, tls: Mapping[str, Any] | None = None) -> Listening:
+def listening_on(host: str, port: int, *, tls: bool) -> Listening:
     """Sockets that listen there, and on loopback where that is another place. Raises InputError where that can't be."""
     outer = bound(host, port)
     try:
@@ -77,7 +77,20 @@ def listening_on(host: str, port: int, tls: Mapping[str, Any] | None = None) -> 
     except BaseException:
         outer.close()
         raise
-    return Listening(outer, inner, tls or {})
+    return Listening(outer, inner, tls)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is served. options: uvicorn's, for whoever asks, and inner_options for the server's own children; answering: told
+    once it answers; ending: told as it stops to."""
+
+    app: ASGIApp
+    daemon: Daemon
+    options: Mapping[str, Any]
+    inner_options: Mapping[str, Any]
+    answering: Callable[[], None]
+    ending: Callable[[], None]
 
 
 class _Uvicorn(uvicorn.Server):
@@ -96,16 +109,15 @@ class _Uvicorn(uvicorn.Server):
         self._answering()
 
 
-def run(app: ASGIApp, listening: Listening, daemon: Daemon, answering: Callable[[], None]) -> None:
+def run(running: Running, listening: Listening) -> None:
     """Serves until SIGTERM or SIGINT: then the loops end, while the API still answers their children, and then it ends, too.
 
     A second signal ends everything at once, as a power cut would: nothing that was acknowledged is lost by it.
     """
-    outer = _Uvicorn(_config(app, **listening.tls), answering)
-    servers = [outer]
+    daemon, asked = running.daemon, threading.Event()
+    servers = [_Uvicorn(_config(running.app, running.options), running.answering)]
     if listening.inner is not None:
-        servers.append(_Uvicorn(_config(app, lifespan="off"), lambda: None))
-    asked = threading.Event()
+        servers.append(_Uvicorn(_config(running.app, {**running.inner_options, "lifespan": "off"}), lambda: None))
 
     def end(number: int, frame: object) -> None:
         del number, frame
@@ -113,12 +125,13 @@ def run(app: ASGIApp, listening: Listening, daemon: Daemon, answering: Callable[
             daemon.kill()
             os._exit(0)
         asked.set()
-        threading.Thread(target=_end, name="stopping", daemon=True).start()
+        threading.Thread(target=end_in_order, name="stopping", daemon=True).start()
 
-    def _end() -> None:
+    def end_in_order() -> None:
         try:
             daemon.stop()
         finally:
+            running.ending()
             for server in servers:
                 server.should_exit = True
 
@@ -137,8 +150,5 @@ def run(app: ASGIApp, listening: Listening, daemon: Daemon, answering: Callable[
             signal.signal(number, handler)
 
 
-def _config(app: ASGIApp, **told: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
-        timeout_graceful_shutdown=ANSWERS_S, **told,
-    )  # fmt: skip
+def _config(app: ASGIApp, options: Mapping[str, Any]) -> uvicorn.Config:
+    return uvicorn.Config(app, log_config=None, backlog=BACKLOG, timeout_graceful_shutdown=ANSWERS_S, **options)

@@ -19,6 +19,10 @@ ELSEWHERE = ("ADUMBRA_SERVER", "ADUMBRA_TOKEN", "ADUMBRA_TOKEN_FILE")
 """What the server's own environment may say of other servers, which is nothing to its children."""
 
 
+DRAIN_S = 3.0
+"""How long a tap that ends waits for the server: where that is gone, what it measured waits on disk for the next tap."""
+
+
 class Commands:
     """url: where children reach the server, such as http://127.0.0.1:8642."""
 
@@ -38,9 +42,12 @@ class Commands:
         """The tap of a source: the same as one on another host."""
         token = self._insiders.admit(source.network, f"tap/{source.id}")
         environment = {
-            **self._environment(), "ADUMBRA_SERVER": self._url(), "ADUMBRA_TOKEN": token, "ADUMBRA_TAP_SOURCE": str(source.id),
+            **self._environment(), "ADUMBRA_TOKEN": token, "ADUMBRA_DRAIN_S": str(DRAIN_S),
         }  # fmt: skip
-        argv = [sys.executable, "-m", "adumbra", "tap", source.network, source.source, "--server", self._url()]
+        argv = [
+            sys.executable, "-m", "adumbra", "tap", source.network, source.source, "--server", self._url(),
+            "--source-number", str(source.id),
+        ]  # fmt: skip
         for name in ("layer", "workers"):
             if (value := source.options.get(name)) is not None:
                 argv += [f"--{name}", str(value)]

@@ -71,9 +71,10 @@ class Jobs:
 
     def turn(self) -> None:
         """One look at the queue, and at the workers."""
-        self._bury()
         open_jobs = self._workspace.state.jobs.open()
-        self._end_others({job.id: job for job in open_jobs})
+        by_number = {job.id: job for job in open_jobs}
+        self._bury(by_number)
+        self._end_others(by_number)
         for job in self._workspace.state.jobs.put_back(self._now(), self._is_left):
             self._log.warning("a job's worker died", job=job.id, network=job.network, state=job.state.value)
             if job.state.over:
@@ -112,7 +113,7 @@ class Jobs:
         self.count += 1
         log.info("begun")
 
-    def _bury(self) -> None:
+    def _bury(self, open_jobs: Mapping[int, JobRecord]) -> None:
         """Takes note of the workers that have ended."""
         for number, worker in list(self._workers.items()):
             status = worker.child.status()
@@ -120,6 +121,8 @@ class Jobs:
                 continue
             del self._workers[number]
             worker.ended()
+            if number not in open_jobs:  # it may have been cancelled, and so couldn't do this itself
+                uploads.drop(self._workspace, worker.job.asked)
             if status == 0:
                 self._died.pop(number, None)
             else:

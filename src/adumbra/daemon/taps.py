@@ -171,7 +171,7 @@ class Taps:
         self.restarts += again
         message = f"{source.source} is observed {'again' if again else 'now'}."
         self._workspace.state.sources.move(
-            source.id, SourceState.RUNNING, self._now(), message, process=child.process, next_ns=None,
+            source.id, SourceState.RUNNING, self._now(), message, process=child.process, instance="", next_ns=None,
             restarts=source.restarts + again,
         )  # fmt: skip
         log.info("begun", again=again)

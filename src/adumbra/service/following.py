@@ -99,10 +99,12 @@ def watch_of(network: Network, layer: Layer) -> Watch:
     return Watch(network.spec, network.vms, layer, hash_seed=secrets.randbits(62))
 
 
-def shadow_of(network: Network, source: SourceSpec, stored: replays.Stored) -> Shadow:
-    """A network's shadow, ready to follow a source. stored: what was measured of the network before."""
+def shadow_of(network: Network, source: SourceSpec, stored: replays.Stored | None) -> Shadow:
+    """A network's shadow, ready to follow a source. stored: what was measured of the network before; None: nothing is known."""
     vms = emulated_vms(network)
-    if isinstance(source, CollectorSource):  # tells counts only; of files the same must come out each time
+    if stored is not None and isinstance(
+        source, CollectorSource
+    ):  # tells counts only; of files the same must come out each time
         vms = replays.with_arrivals(stored, network.name, vms)
     return Shadow(network.spec, network.vms, emulator(vms))
 

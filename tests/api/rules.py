@@ -1,0 +1,90 @@
+"""Who may call which route: what the matrix test holds the app to. A route that isn't here fails it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from adumbra.schema.access import Role
+
+
+class Rule(Enum):
+    """What a route asks of whoever calls it."""
+
+    OPEN = "nothing"
+    KNOWN = "to be known"
+    VIEWER = "to be a viewer"
+    OPERATOR = "to be an operator"
+    GIVER = "to be an administrator, of all networks or of some"
+    ADMIN = "to be an administrator of all networks"
+
+    @property
+    def role(self) -> Role:
+        return {Rule.OPERATOR: Role.OPERATOR, Rule.GIVER: Role.ADMIN, Rule.ADMIN: Role.ADMIN}.get(self, Role.VIEWER)
+
+
+OPEN, KNOWN, VIEWER, OPERATOR, GIVER, ADMIN = Rule
+
+RULES = {
+    "GET /v1/openapi.json": OPEN,
+    "GET /healthz": OPEN,
+    "GET /readyz": OPEN,
+    # Of one's own networks; that a network in the path must be one's own is of all routes.
+    "POST /v1/networks": OPERATOR,
+    "GET /v1/networks": VIEWER,
+    "GET /v1/networks/{name}": VIEWER,
+    "PUT /v1/networks/{name}": OPERATOR,
+    "DELETE /v1/networks/{name}": OPERATOR,
+    "GET /v1/networks/{name}/versions": VIEWER,
+    "POST /v1/specs/check": VIEWER,
+    "GET /v1/networks/{name}/shadow": VIEWER,
+    "GET /v1/networks/{name}/observations": VIEWER,
+    "GET /v1/networks/{name}/metrics": VIEWER,
+    "GET /v1/networks/{name}/metrics/latest": VIEWER,
+    "GET /v1/networks/{name}/calibration": VIEWER,
+    "POST /v1/networks/{name}/calibration": OPERATOR,
+    "POST /v1/networks/{name}/calibration/from-traffic": OPERATOR,
+    "POST /v1/networks/{name}/calibration/from-prometheus": OPERATOR,
+    "DELETE /v1/networks/{name}/calibration": OPERATOR,
+    "POST /v1/networks/{name}/trainings": OPERATOR,
+    "GET /v1/networks/{name}/trainings": VIEWER,
+    "POST /v1/networks/{name}/trainings/rollback": OPERATOR,
+    "GET /v1/networks/{name}/trainings/{version}": VIEWER,
+    "POST /v1/networks/{name}/trainings/{version}/serve": OPERATOR,
+    "DELETE /v1/networks/{name}/trainings/{version}": OPERATOR,
+    "GET /v1/networks/{name}/forecast": VIEWER,
+    "GET /v1/networks/{name}/profile": VIEWER,
+    "POST /v1/networks/{name}/profile": OPERATOR,
+    "GET /v1/networks/{name}/profile/by-hour": VIEWER,
+    "GET /v1/networks/{name}/profiles": VIEWER,
+    "GET /v1/networks/{name}/profiles/{version}": VIEWER,
+    "POST /v1/networks/{name}/whatif": VIEWER,
+    "GET /v1/networks/{name}/plan": VIEWER,
+    "GET /v1/networks/{name}/plans": VIEWER,
+    "POST /v1/networks/{name}/plans/dry-run": VIEWER,
+    "POST /v1/networks/{name}/activations": OPERATOR,
+    "POST /v1/networks/{name}/deactivations": OPERATOR,
+    "GET /v1/events": VIEWER,
+    "GET /v1/networks/{name}/stream": VIEWER,
+    "GET /v1/jobs": VIEWER,
+    "GET /v1/jobs/{number}": VIEWER,
+    "POST /v1/jobs/{number}/cancel": OPERATOR,
+    "GET /v1/jobs/{number}/stream": VIEWER,
+    "POST /v1/tokens": GIVER,
+    "GET /v1/tokens": GIVER,
+    "GET /v1/tokens/{token}": GIVER,
+    "DELETE /v1/tokens/{token}": GIVER,
+    "POST /v1/users": GIVER,
+    "GET /v1/users": GIVER,
+    "GET /v1/users/{user}": GIVER,
+    "POST /v1/users/{user}/disable": GIVER,
+    "POST /v1/users/{user}/enable": GIVER,
+    "PUT /v1/users/{user}/rights": GIVER,
+    "PUT /v1/users/{user}/password": GIVER,
+    "POST /v1/sessions": OPEN,
+    "GET /v1/sessions/current": KNOWN,
+    "DELETE /v1/sessions/current": KNOWN,
+    "PUT /v1/sessions/current/password": KNOWN,
+    "GET /v1/audit": OPERATOR,
+    "GET /v1/oidc/sign-in": OPEN,
+    "GET /v1/oidc/return": OPEN,
+}
