@@ -58,9 +58,12 @@ class There:
         return ()
 
     def observe(self, name: str, source: str, options: ObserveOptions, tell: Progress) -> Observation:
-        from adumbra.client.observing import observe
+        from adumbra.client.observing import Kept, observe
+        from adumbra.settings import load_settings
 
-        return observe(self._client, name, source, self._now, tell, options=options)
+        settings = load_settings()
+        kept = Kept(settings.home, round(settings.spool_gb * 1e9), settings.drain_s, say)
+        return observe(self._client, name, source, self._now, tell, options=options, kept=kept)
 
     def sources(self, name: str) -> Sequence[SourceRecord]:
         return tuple(self._client.sources(name))

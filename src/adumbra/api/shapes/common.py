@@ -14,7 +14,7 @@ _ACCOUNTS_BYTES = 65_536
 
 
 def instant(time_ns: int) -> str:
-    """A time of the stores as JSON tells it: RFC 3339, UTC, with as many decimals as it needs, so that nothing of it is lost."""
+    """A time of the stores as JSON tells it: RFC 3339, UTC, with as many decimals as it needs: nothing of it is lost."""
     return format_time(time_ns)
 
 
