@@ -21,6 +21,7 @@ from adumbra.cli import (
     network,
     observe,
     serve,
+    sources,
     store,
     tap,
     token,
@@ -42,7 +43,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
-for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, serve):
+for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, sources, serve):
     module.register(app)
 
 
