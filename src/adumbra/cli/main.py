@@ -22,6 +22,7 @@ from adumbra.cli import (
     observe,
     report,
     serve,
+    sources,
     store,
     tap,
     token,
@@ -43,7 +44,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
-for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, report, serve):
+for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, sources, report, serve):
     module.register(app)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from adumbra.cli.output import say
 from adumbra.cli.uses import Calibrating, Recalibrated
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from adumbra.client import Client
     from adumbra.profile.hourly import HourlySizes
-    from adumbra.schema.jobs import SourceRecord
+    from adumbra.schema.jobs import JobRecord, SourceRecord
     from adumbra.schema.records import Quantiles, Series
     from adumbra.schema.sizing import NetworkProfile
     from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
@@ -56,7 +58,12 @@ class There:
         return ()
 
     def observe(self, name: str, source: str, options: ObserveOptions, tell: Progress) -> Observation:
-        raise NotImplementedError
+        from adumbra.client.observing import Kept, observe
+        from adumbra.settings import load_settings
+
+        settings = load_settings()
+        kept = Kept(settings.home, round(settings.spool_gb * 1e9), settings.drain_s, say)
+        return observe(self._client, name, source, self._now, tell, options=options, kept=kept)
 
     def sources(self, name: str) -> Sequence[SourceRecord]:
         return tuple(self._client.sources(name))
@@ -65,7 +72,8 @@ class There:
         return self._client.span(name)
 
     def metrics(self, name: str, query: Mapping[str, Any]) -> Series:
-        return self._client.metrics(name, query)
+        self._client.network(name)  # it is there
+        return self._client.metrics(name, **query)
 
     def generate(self, name: str, target: Path | IO[bytes], options: GenerateOptions, tell: Progress) -> Generated:
         from adumbra.service import generation
@@ -76,36 +84,51 @@ class There:
         return generation.write(learned, target, options, tell)
 
     def calibration(self, name: str) -> Recalibrated:
-        found, stale = self._client.calibration(name)
-        return Recalibrated(found, stale=stale)
+        found = self._client.calibration(name)
+        return Recalibrated(None) if found is None else Recalibrated(found[0], stale=not found[1])
 
     def calibrate(self, name: str, asked: Calibrating, tell: Progress) -> Recalibrated:
-        job = self._client.calibrate(
-            name, asked.usage, update=asked.update, measured_on=asked.measured_on, train_share=asked.train_share
-        )
-        return self._recalibrated(self._result(job, tell))
+        if asked.usage is None:
+            job = self._client.calibrate_from_traffic(name, asked.measured_on)
+        else:
+            share = None if asked.update else asked.train_share
+            job = self._client.calibrate(
+                name, asked.usage, update=asked.update, train_share=share, measured_on=asked.measured_on
+            )
+        return _recalibrated(self._result(job, tell))
 
     def uncalibrate(self, name: str, tell: Progress) -> Recalibrated:
-        raise NotImplementedError
+        return _recalibrated(self._result(self._client.reset_calibration(name), tell))
 
     def what_if(self, name: str, question: Question, tell: Progress) -> Answers:
-        from adumbra.service.whatif import Answers
+        from adumbra.service import whatif
 
-        return Answers.from_dict(self._result(self._client.what_if(name, question), tell))
+        whatif.check(question)
+        return self._client.what_if(name, question, tell)
 
     def train(self, name: str, seed: int, tell: Progress) -> Found:
+        from adumbra.client import records
         from adumbra.service.learning import Found
 
-        return Found.from_dict(self._result(self._client.train(name, seed), tell))
+        return records.told(Found.from_dict, self._result(self._client.train(name, seed), tell))
 
     def forecast(self, name: str, horizon_s: float) -> Mapping[str, Quantiles]:
+        from adumbra.service import learning
+
+        learning.check_horizon(horizon_s)
         return self._client.forecast(name, horizon_s)
 
     def profile(self, name: str, asked: Asked) -> NetworkProfile:
-        return self._client.profile(name, asked)
+        from adumbra.service import profiles
+
+        profiles.check(asked)
+        return self._client.make_profile(name, asked)
 
     def by_hour(self, name: str, asked: Asked) -> Mapping[str, HourlySizes]:
-        return self._client.by_hour(name, asked)
+        from adumbra.service import profiles
+
+        profiles.check(asked)
+        return self._client.by_hour(name, asked.shortfall)
 
     def versions(self, name: str) -> Sequence[TrainingVersion]:
         return tuple(self._client.versions(name))
@@ -117,13 +140,56 @@ class There:
         return self._client.rollback(name, number)
 
     def forget(self, name: str, number: int) -> TrainingVersion:
-        return self._client.forget(name, number)
+        gone = self._client.version(name, number)
+        self._client.forget(name, number)
+        return gone
 
     def activate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
-        raise NotImplementedError
+        return self._acted(name, provider, tell, self._client.activate, dry_run=dry_run)
 
     def deactivate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
-        raise NotImplementedError
+        return self._acted(name, provider, tell, self._client.deactivate, dry_run=dry_run)
 
     def events(self, name: str | None, limit: int) -> Sequence[EventRecord]:
         return tuple(self._client.events(name, limit))
+
+    def _acted(
+        self, name: str, provider: str, tell: Progress, act: Callable[[str, str], JobRecord], *, dry_run: bool
+    ) -> Activation:
+        from adumbra.service import activations
+
+        activations.check_provider(provider)
+        if dry_run:
+            return self._client.plan(name, provider, deactivate=act == self._client.deactivate)
+        return activations.Activation.from_dict(self._result(act(name, provider), tell))
+
+    def _result(self, job: JobRecord, tell: Progress) -> Mapping[str, Any]:
+        """What came of a job. Whoever stops waiting for it stops it as well, unless it makes VMs."""
+        from adumbra.schema.errors import AdumbraError, ServerError
+        from adumbra.schema.jobs import JobKind
+
+        try:
+            done = self._client.follow(job, tell)
+        except KeyboardInterrupt:
+            if job.kind in {JobKind.ACTIVATE, JobKind.DEACTIVATE}:
+                say(f"job {job.id} goes on at the server: adumbra events {job.network}")
+                raise
+            with suppress(AdumbraError):
+                self._client.cancel(job)
+            raise
+        if done.result is None:
+            raise ServerError(f"job {job.id} has no result", "give server and client the same version")
+        return done.result
+
+
+def _recalibrated(result: Mapping[str, Any]) -> Recalibrated:
+    """What became of a calibration, of its job's result."""
+    from adumbra.client import records
+    from adumbra.service.calibrations import Calibrated
+
+    def read(told: Mapping[str, Any]) -> Recalibrated:
+        rest = {name: value for name, value in told.items() if name not in {"rows", "keeping"}}
+        found = Calibrated.from_dict(rest) if rest.get("version") is not None else None
+        return Recalibrated(found, int(told["rows"]), tuple(told["keeping"]))
+
+    return records.told(read, result)

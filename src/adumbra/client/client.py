@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -14,14 +16,23 @@ from adumbra.client import following, records
 from adumbra.client.access import Access, token_of_environment
 from adumbra.client.asking import Asker, Request
 from adumbra.client.following import Progress, job_of
+from adumbra.schema.errors import NotFoundError
 from adumbra.schema.jobs import JobRecord, SourceRecord
+from adumbra.schema.plain import of_plain
+from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
 
 if TYPE_CHECKING:
-    from adumbra.schema.records import Series, SeriesQuery
+    from adumbra.profile.hourly import HourlySizes
+    from adumbra.schema.records import MetricBatch, Quantiles, Series, SeriesQuery
+    from adumbra.service.activations import Activation
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.networks import Network
+    from adumbra.service.profiles import Asked
+    from adumbra.service.whatif import Answers, Question
     from adumbra.settings import ClientSettings
+
+_PACKED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "vnd.apache.parquet": b"PAR1"}
 
 
 class Client:
@@ -36,8 +47,13 @@ class Client:
     """
 
     def __init__(
-        self, url: str = "", token: str | None = None, *, access: Access | None = None, say: Callable[[str], None] = lambda _: None
-    ) -> None:  # fmt: skip
+        self,
+        url: str = "",
+        token: str | None = None,
+        *,
+        access: Access | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         if access is None:
             given, file = (token, None) if token is not None else token_of_environment()
             access = Access(url, given, file)
@@ -69,10 +85,9 @@ class Client:
 
     def network(self, name: str) -> Network:
         """A network, with what measured use said of its VMs. Raises NotFoundError."""
-        answer = self._asker.get(_network(name))
-        kept = self.calibration(name)
-        network = records.told(records.network, answer)
-        return records.calibrated(network, kept.calibration if kept else None)
+        found = records.told(records.network, self._asker.get(_network(name)))
+        kept = self._calibration(name)
+        return found if kept is None else replace(found, calibration=kept[0].calibration)
 
     def create_network(self, spec: str) -> Network:
         """Creates a network, and its shadow. spec: YAML or JSON. Raises SpecError, ConflictError."""
@@ -84,17 +99,40 @@ class Client:
 
     def delete_network(self, name: str, *, force: bool = False) -> None:
         """Deletes a network, its shadow, and what was learned of it. Raises NotFoundError, ConflictError."""
-        self._change("DELETE", _network(name), params={"force": force})
+        self._asker.ask(Request("DELETE", _network(name), {"force": force}))
 
-    def observations(self, name: str) -> Iterator[ObservationRecord]:
-        """What its shadow has seen, newest first."""
-        for each in self._asker.pages(f"{_network(name)}/observations"):
-            yield records.told(lambda told: records.record(ObservationRecord, told, network=name, fingerprint="", id=0), each)
+    def observations(self, name: str) -> tuple[ObservationRecord, ...]:
+        """What its shadow has seen, newest first: as many as are kept, up to 1,000."""
+        told = self._asker.get(f"{_network(name)}/observations", limit=1000)
+        return records.told(lambda each: _all(each, ObservationRecord, network=name, fingerprint=""), told)
+
+    # Traffic
 
     def sources(self, name: str) -> Iterator[SourceRecord]:
         """The sources that are observed for a network, newest first."""
         for each in self._asker.pages(f"{_network(name)}/sources"):
-            yield records.told(lambda told: records.record(SourceRecord, told, network=name, process=""), each)
+            yield records.told(_source, each)
+
+    def ship(self, batch: MetricBatch) -> int:
+        """Stores a batch of metrics of a network. Again is harmless. Gives how many rows replaced what was stored."""
+        from adumbra.store.batch_bytes import MEDIA_TYPE, pack_batch
+        from adumbra.store.served import parts_of
+
+        replaced = 0
+        for part in parts_of(batch):
+            headers = {"Content-Type": MEDIA_TYPE}
+            said = self._asker.ask(
+                Request("POST", f"{_network(batch.network)}/batches", content=pack_batch(part), headers=headers)
+            )
+            replaced += int(said.data()["replaced"])
+        return replaced
+
+    def note_observation(
+        self, name: str, source: str, fingerprint: str, accounts: Mapping[str, Any], *, failed: bool = False
+    ) -> None:
+        """Notes that a source was observed on this host, once that is over and its metrics are shipped."""
+        asked = {"source": source, "fingerprint": fingerprint, "accounts": accounts, "failed": failed}
+        self._change("POST", f"{_network(name)}/observations", json=asked)
 
     # Metrics
 
@@ -110,8 +148,6 @@ class Client:
 
     def read(self, query: SeriesQuery) -> Series:
         """Stored metrics on a regular grid: see store.protocol.MetricStore.read."""
-        from dataclasses import replace
-
         from adumbra.store.batch_bytes import MEDIA_TYPE, unpack_series
 
         asked = {
@@ -119,11 +155,11 @@ class Client:
             "step_s": query.step_s, "origin": query.origin.value,
         }  # fmt: skip
         said = self._asker.ask(Request("POST", f"{_network(query.network)}/series", json=asked, accept=f"{MEDIA_TYPE}, */*"))
-        found = records.told(unpack_series, said.body)
+        found = unpack_series(said.body)
         return replace(found, values={name: found.values[name] for name in dict.fromkeys(query.columns)})
 
-    def metrics(self, name: str, query: Mapping[str, Any]) -> Series:
-        """The columns that people read, for what `query` has of a SeriesQuery."""
+    def metrics(self, name: str, **query: Any) -> Series:
+        """Stored metrics of a network, every column that people read. query: as in schema.records.SeriesQuery."""
         from adumbra.schema.metrics import TOLD
         from adumbra.schema.records import SeriesQuery
 
@@ -131,9 +167,54 @@ class Client:
 
     # Calibration
 
-    def calibration(self, name: str) -> Calibrated | None:
-        """What measured use said of the network's VMs; None: they follow their roles' priors."""
-        return records.told(records.calibration, self._asker.get(f"{_network(name)}/calibration"))[0]
+    def calibration(self, name: str) -> tuple[Calibrated, bool] | None:
+        """What measured use said of the network's VMs, and whether what is stored was emulated by it; None: nothing, they
+        follow their roles' priors. Raises NotFoundError for a network that isn't there."""
+        kept = self._calibration(name)
+        if kept is None:
+            self._asker.get(_network(name))
+        return kept
+
+    def _calibration(self, name: str) -> tuple[Calibrated, bool] | None:
+        try:
+            told = self._asker.get(f"{_network(name)}/calibration")
+        except NotFoundError:
+            return None
+        return records.told(records.calibrated, told), told["emulated"] is not None
+
+    def calibrate(
+        self,
+        name: str,
+        usage: Path | str,
+        *,
+        update: bool = False,
+        train_share: float | None = None,
+        measured_on: str | None = None,
+    ) -> JobRecord:
+        """Begins to fit the network's VMs to measured use: a file, which is sent, or a Prometheus server's URL, which the
+        server asks. See service.calibrations. Raises InputError for a file that can't be read."""
+        from adumbra.service.usage_csv import readable
+        from adumbra.service.usage_prometheus import is_url
+
+        how = {"update": update, "train_share": train_share, "measured_on": measured_on}
+        path = f"{_network(name)}/calibration"
+        if isinstance(usage, str) and is_url(usage):
+            told = {key: value for key, value in how.items() if value is not None}
+            return self._job("POST", f"{path}/from-prometheus", json={"url": usage, **told})
+        with readable(Path(usage)):
+            content = Path(usage).read_bytes()
+        headers = {"Content-Type": _type_of(content)}
+        key = secrets.token_hex(16)
+        wanted = Request("POST", path, {**how, "called": str(usage)}, content=content, headers=headers, key=key)
+        return records.told(job_of, self._asker.ask(wanted).data())
+
+    def calibrate_from_traffic(self, name: str, measured_on: str | None = None) -> JobRecord:
+        """Begins to correct the network's VMs by observed response times."""
+        return self._job("POST", f"{_network(name)}/calibration/from-traffic", json={"measured_on": measured_on})
+
+    def reset_calibration(self, name: str) -> JobRecord:
+        """Begins to take the network's VMs back to their roles' priors."""
+        return self._job("DELETE", f"{_network(name)}/calibration")
 
     # Jobs
 
@@ -147,33 +228,113 @@ class Client:
         return following.follow(self._asker, job, tell)
 
     def cancel(self, job: JobRecord) -> JobRecord:
-        """Cancels a job, unless it is over."""
-        return records.told(job_of, self._change("POST", f"/jobs/{job.id}/cancel"))
-
-    def train(self, name: str, seed: int = 1) -> JobRecord:
-        """Begins a training; its result is a service.learning.Found as plain data."""
-        return records.told(job_of, self._change("POST", f"{_network(name)}/trainings", json={"seed": seed}))
+        """Cancels a job. Raises ConflictError where it is over."""
+        return self._job("POST", f"/jobs/{job.id}/cancel")
 
     # What is learned
 
-    def versions(self, name: str) -> Iterator[TrainingVersion]:
-        """The versions that are kept, newest first."""
-        for each in self._asker.pages(f"{_network(name)}/models"):
-            yield records.told(records.version, each)
+    def train(self, name: str, seed: int = 1) -> JobRecord:
+        """Begins a training; its result is a service.learning.Found as plain data."""
+        return self._job("POST", f"{_network(name)}/trainings", json={"seed": seed})
+
+    def versions(self, name: str) -> tuple[TrainingVersion, ...]:
+        """The versions of what was learned that are kept, newest first."""
+        told = self._asker.get(f"{_network(name)}/trainings")
+        return records.told(lambda each: tuple(map(records.version, each)), told)
+
+    def version(self, name: str, number: int) -> TrainingVersion:
+        """One of them. Raises NotFoundError."""
+        return records.told(records.version, self._asker.get(f"{_network(name)}/trainings/{number}"))
+
+    def rollback(self, name: str, number: int | None = None) -> TrainingVersion:
+        """Lets another version serve: that one, or (None) the newest earlier one that served before."""
+        which = "rollback" if number is None else f"{number}/serve"
+        return records.told(records.version, self._change("POST", f"{_network(name)}/trainings/{which}"))
+
+    def forget(self, name: str, number: int) -> None:
+        """Removes a version for good. Raises NotFoundError, and ConflictError for the one that serves."""
+        self._asker.ask(Request("DELETE", f"{_network(name)}/trainings/{number}"))
+
+    def forecast(self, name: str, horizon_s: float = 86_400.0) -> Mapping[str, Quantiles]:
+        """Calibrated quantiles of what VMs will use, by resource."""
+        told = self._asker.get(f"{_network(name)}/forecast", horizon_s=horizon_s)
+        return records.told(records.forecast, told)
+
+    def profile(self, name: str) -> NetworkProfile:
+        """The newest profile that is kept. Raises NotFoundError where there is none."""
+        return records.told(lambda told: of_plain(NetworkProfile, told), self._asker.get(f"{_network(name)}/profile"))
+
+    def make_profile(self, name: str, asked: Asked | None = None) -> NetworkProfile:
+        """Makes a profile of the models that serve, and keeps it."""
+        body = {} if asked is None else {"shortfall": asked.shortfall, "horizon_s": asked.horizon_s, "risk": asked.risk.value}
+        told = self._change("POST", f"{_network(name)}/profile", json=body)
+        return records.told(lambda answer: of_plain(NetworkProfile, answer), told)
+
+    def by_hour(self, name: str, shortfall: float | None = None) -> Mapping[str, HourlySizes]:
+        """Sizes for each hour of the week to come, of what throttles, by resource."""
+        return records.told(records.by_hour, self._asker.get(f"{_network(name)}/profile/by-hour", shortfall=shortfall))
+
+    def what_if(self, name: str, question: Question, tell: Progress = lambda *_: None) -> Answers:
+        """What VMs would need with other traffic, or on other machines; a job is followed where it is much work."""
+        from adumbra.service.whatif import Answers
+
+        asked = {
+            "traffic": question.factor, "vms": list(question.vms), "type": question.type, "last_s": question.last_s,
+            "sweep": question.every_type,
+        }  # fmt: skip
+        key = secrets.token_hex(16)
+        said = self._asker.ask(Request("POST", f"{_network(name)}/whatif", json=asked, key=key))
+        told = said.data()
+        if said.status == 202:
+            told = self.follow(records.told(job_of, told), tell).result
+        return records.told(Answers.from_dict, told)
+
+    # What becomes real
+
+    def plan(self, name: str, provider: str = "terraform", *, deactivate: bool = False) -> Activation:
+        """What an activation, or a deactivation, would do now. Touches nothing."""
+        from adumbra.service.activations import Activation
+
+        asked = {"provider": provider, "deactivate": deactivate}
+        told = self._asker.ask(Request("POST", f"{_network(name)}/plans/dry-run", json=asked)).data()
+        return records.told(lambda each: Activation.from_dict({**each, "carried_out": False}), told)
+
+    def activate(self, name: str, provider: str = "terraform") -> JobRecord:
+        """Begins to make a network real; its result is a service.activations.Activation as plain data."""
+        return self._job("POST", f"{_network(name)}/activations", json={"provider": provider})
+
+    def deactivate(self, name: str, provider: str = "terraform") -> JobRecord:
+        """Begins to take away what an activation made; the shadow stays."""
+        return self._job("POST", f"{_network(name)}/deactivations", json={"provider": provider})
 
     def events(self, name: str | None = None, most: int | None = None) -> Iterator[EventRecord]:
         """What happened to a network, or (None) to all that the token lets see, newest first; `most` of them at most."""
-        path = "/events" if name is None else f"{_network(name)}/events"
-        for each in self._asker.pages(path, most):
+        for each in self._asker.pages("/events", most, network=name):
             yield records.told(lambda told: records.record(EventRecord, told), each)
 
-    def _change(
-        self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None, version: int | None = None
-    ) -> Any:  # fmt: skip
+    def _job(self, method: str, path: str, json: Any = None) -> JobRecord:
+        return records.told(job_of, self._change(method, path, json=json))
+
+    def _change(self, method: str, path: str, *, json: Any = None, version: int | None = None) -> Any:
         """A change, by a key of its own: asked again, it is made once."""
-        key = secrets.token_hex(16)
-        return self._asker.ask(Request(method, path, params or {}, json, key=key, version=version)).data()
+        return self._asker.ask(Request(method, path, json=json, key=secrets.token_hex(16), version=version)).data()
 
 
 def _network(name: str) -> str:
     return f"/networks/{quote(name, safe='')}"
+
+
+def _all(told: Any, kind: type[ObservationRecord], **known: Any) -> tuple[ObservationRecord, ...]:
+    return tuple(records.record(kind, each, **known) for each in told)
+
+
+def _source(told: Any) -> SourceRecord:
+    return records.record(SourceRecord, told, process="")
+
+
+def _type_of(content: bytes) -> str:
+    """The media type of a usage file, by its first bytes."""
+    for kind, begins in _PACKED.items():
+        if content.startswith(begins):
+            return f"application/{kind}"
+    return "text/csv"

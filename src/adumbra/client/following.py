@@ -46,7 +46,7 @@ def job_of(answer: Any) -> JobRecord:
 
 def _streamed(asker: Asker, job: JobRecord, tell: Progress) -> JobRecord:
     """The job as the last event told of it, or as it is now; whatever ends the events."""
-    wanted = Request("GET", f"/jobs/{job.id}/events", accept="text/event-stream", headers={"Cache-Control": "no-store"})
+    wanted = Request("GET", f"/jobs/{job.id}/stream", accept="text/event-stream", headers={"Cache-Control": "no-store"})
     try:
         with asker.stream(wanted) as lines:
             for kind, data in events(lines):

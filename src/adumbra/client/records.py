@@ -17,6 +17,8 @@ from adumbra.schema.plain import of_plain
 from adumbra.schema.state import NetworkRecord, NetworkState
 
 if TYPE_CHECKING:
+    from adumbra.profile.hourly import HourlySizes
+    from adumbra.schema.records import Quantiles
     from adumbra.schema.state import TrainingVersion
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.networks import Network
@@ -71,15 +73,39 @@ def network(answer: Mapping[str, Any]) -> Network:
     return Network(kept, spec, expand_vms(spec))
 
 
-def calibrated(answer: Mapping[str, Any]) -> Calibrated | None:
-    """What measured use said of a network's VMs; None: nothing, they follow their roles' priors."""
+def calibrated(answer: Mapping[str, Any]) -> Calibrated:
+    """What measured use said of a network's VMs."""
+    from adumbra.schema.calibration import Calibration
     from adumbra.service.calibrations import Calibrated
 
-    return Calibrated.from_dict(answer) if answer.get("version") is not None and answer.get("vms") else None
+    known = {field.name for field in dataclasses.fields(Calibration)}
+    told = {name: value for name, value in answer.items() if name in known}
+    times = {"start_ns": time_ns(answer["start"]), "end_ns": time_ns(answer["end"])}
+    return Calibrated(int(answer["version"]), Calibration.from_dict(told | times), {})
 
 
 def version(answer: Mapping[str, Any]) -> TrainingVersion:
     """One of a network's trainings."""
     from adumbra.schema.state import TrainingVersion
 
-    return record(TrainingVersion, answer)
+    return record(TrainingVersion, answer, artifact_bytes=answer["bytes"])
+
+
+def forecast(answer: Mapping[str, Any]) -> dict[str, Quantiles]:
+    """Quantiles by resource."""
+    from adumbra.schema.records import Quantiles
+
+    return {
+        resource: Quantiles.from_dict(
+            {**told, "resource": resource, "vms": list(told["vms"]), "start_ns": time_ns(told["start"]),
+             "values": list(told["vms"].values())}
+        )
+        for resource, told in answer["resources"].items()
+    }  # fmt: skip
+
+
+def by_hour(answer: Mapping[str, Any]) -> dict[str, HourlySizes]:
+    """Sizes by the hour of the week, by resource."""
+    from adumbra.profile.hourly import HourlySizes
+
+    return {resource: HourlySizes.from_dict(told) for resource, told in answer["resources"].items()}

@@ -14,8 +14,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
-import numpy as np
-
 T = TypeVar("T")
 _SEQUENCES = (list, Sequence)
 _MAPPINGS = (dict, Mapping)
@@ -49,7 +47,7 @@ def _of(kind: Any, plain: Any, place: str) -> Any:
     if origin in _MAPPINGS:
         value = typing.get_args(kind)[1]
         return {str(key): _of(value, each, f"{place}.{key}") for key, each in _mapped(plain, place).items()}
-    if origin is np.ndarray:
+    if getattr(origin, "__name__", "") == "ndarray":
         return _array(plain, place)
     return _of_class(kind, plain, place)
 
@@ -118,6 +116,8 @@ def _of_tuple(kinds: Sequence[Any], plain: Any, place: str) -> tuple[Any, ...]:
 
 
 def _array(plain: Any, place: str) -> Any:
+    import numpy as np  # what only names records needs none
+
     try:
         return np.array(_listed(plain, place), np.float64)
     except (TypeError, ValueError):

@@ -375,7 +375,7 @@ class Quantiles:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Quantiles:
-        """The forecast that `to_dict` gave, through JSON or not (null: NaN). Raises KeyError or ValueError for anything else."""
+        """What `to_dict` gave, through JSON or not (null: NaN). Raises KeyError or ValueError for anything else."""
         vms, levels = tuple(plain["vms"]), tuple(map(float, plain["levels"]))
         values = np.array(plain["values"], np.float64).reshape(len(vms), -1, len(levels))
         return cls(plain["resource"], vms, int(plain["start_ns"]), float(plain["step_s"]), levels, values)

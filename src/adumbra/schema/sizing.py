@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from adumbra.schema.plain import of_plain
+
 
 class Risk(StrEnum):
     """Whose shortness the dial bounds: each VM's on its own, or the fleet's on average with each VM's bounded."""
@@ -138,14 +140,5 @@ class NetworkProfile:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> NetworkProfile:
-        """The profile that `to_dict` gave. Raises KeyError or TypeError for anything else."""
-        vms = tuple(
-            VmProfile(**{
-                **vm,
-                "estimate": {name: Estimate(**estimate) for name, estimate in vm["estimate"].items()},
-                "confidence": Confidence(vm["confidence"]),
-                "reasons": tuple(vm["reasons"]),
-            })
-            for vm in plain["vms"]
-        )  # fmt: skip
-        return cls(**{**plain, "vms": vms, "risk": Risk(plain.get("risk", Risk.PER_VM))})
+        """The profile that `to_dict` gave. Raises PlainError for anything else."""
+        return of_plain(cls, plain)

@@ -132,9 +132,14 @@ def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
     workspace.state.set_network_state(plan.network, aim, now(), f"all {len(plan.steps)} steps of the plan are done")
 
 
-def _provider(workspace: Workspace, provider: str, network: str) -> TerraformProvider:
+def check_provider(provider: str) -> None:
+    """Raises InputError where there is no such provider."""
     if provider not in PROVIDERS:
         raise InputError(f"there is no provider {provider!r}", f"choose one of: {', '.join(PROVIDERS)}")
+
+
+def _provider(workspace: Workspace, provider: str, network: str) -> TerraformProvider:
+    check_provider(provider)
     return TerraformProvider(workspace.provider_folder(provider, network))
 
 

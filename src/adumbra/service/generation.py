@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from adumbra.emulate.traffic.generate import FILE_HEADER, Account, Generator, Wa
 from adumbra.emulate.traffic.model import COLUMNS, History, TrafficModel
 from adumbra.emulate.traffic.population import Population, populate
 from adumbra.schema.errors import InputError, TooLittleDataError
-from adumbra.schema.records import NANOSECONDS, Series, SeriesQuery
+from adumbra.schema.records import NANOSECONDS, SeriesQuery
 from adumbra.service import networks
 from adumbra.service.networks import Network
 from adumbra.service.observations import Progress, emulated_vms
 from adumbra.service.workspace import Workspace
+from adumbra.store.protocol import Readable
 from adumbra.tap.pcap_writer import CaptureWriter
 
 MOST_CELLS = 1_000_000
@@ -72,20 +73,12 @@ class Generated:
         }  # fmt: skip
 
 
-class Metrics(Protocol):
-    """Where what is stored of networks is read: see store.protocol.MetricStore."""
-
-    def span(self, network: str) -> tuple[int, int] | None: ...
-    def vms(self, network: str) -> tuple[str, ...]: ...
-    def read(self, query: SeriesQuery) -> Series: ...
-
-
 def learn(workspace: Workspace, name: str, connections_per_s: float | None = None) -> Learned:
     """Fits the traffic model of a network to what is stored of it: see learn_of."""
     return learn_of(networks.get(workspace, name), workspace.metrics, connections_per_s)
 
 
-def learn_of(network: Network, metrics: Metrics, connections_per_s: float | None = None) -> Learned:
+def learn_of(network: Network, metrics: Readable, connections_per_s: float | None = None) -> Learned:
     """Fits the traffic model of a network to what is stored of it; or takes its roles' priors, where nothing is.
 
     Raises TooLittleDataError where nothing is stored and no rate is given.
@@ -175,7 +168,7 @@ def _wanted(learned: Learned, options: GenerateOptions) -> Wanted:
     return wanted
 
 
-def _history(metrics: Metrics, network: Network) -> History | None:
+def _history(metrics: Readable, network: Network) -> History | None:
     """What is stored of a network's VMs: all of it, and the last of it as fine as it is kept. None: nothing."""
     span = metrics.span(network.name)
     wanted = {vm.name for vm in network.vms}

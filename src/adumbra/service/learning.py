@@ -198,8 +198,13 @@ def foreseen(workspace: Workspace, name: str, horizon_s: float) -> tuple[int, Ma
     """The same, and the version of the training that it comes from."""
     serving = trained(workspace, name)
     training = serving.training
-    if not 1 <= horizon_s <= MAX_HORIZON_S:
-        raise InputError(f"a horizon of {horizon_s:g} s is out of range", "give one from 1s to 90d")
+    check_horizon(horizon_s)
     use = panels(workspace, name, training.step_s)
     known = beside(networks.get(workspace, name), next(iter(use.values())).vms)
     return serving.version, foresee(training, use, horizon_s, FORECAST_POINTS, covariates=known)
+
+
+def check_horizon(horizon_s: float) -> None:
+    """Raises InputError for a horizon that isn't one."""
+    if not 1 <= horizon_s <= MAX_HORIZON_S:
+        raise InputError(f"a horizon of {horizon_s:g} s is out of range", "give one from 1s to 90d")

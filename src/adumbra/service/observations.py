@@ -106,7 +106,7 @@ def observe(
     vigil = Vigil.over(source, options, now)
     running = Running(now, vigil.is_over, options.ready)
     with metered(watch_of(network, options.layer), source, running, options.workers) as metering:
-        mark = _mark(source, now())
+        mark = mark_of(source, now())
         again = _of_again(workspace, name, mark)
         ledger = workspace.state.begin_observation(name, source_text, mark, now())
         try:
@@ -128,7 +128,7 @@ def _of_again(workspace: Workspace, name: str, mark: str) -> tuple[str, ...]:
     return tuple(f"this was observed before, and {store} keeps what was written first" for store in keeping)
 
 
-def _mark(source: SourceSpec, now_ns: int) -> str:
+def mark_of(source: SourceSpec, now_ns: int) -> str:
     """What tells the same source again: a file's content; what goes on is never the same."""
     return fingerprint(source.path) if isinstance(source, FILES) else f"{source}@{now_ns}"
 

@@ -120,14 +120,17 @@ def _known(network: Network, seen: Sequence[str]) -> demand.Known:
 
 def _policy(network: Network, asked: Asked) -> SizingPolicy:
     shortfall = asked.shortfall if asked.shortfall is not None else network.spec.targets.shortfall
+    check(replace(asked, shortfall=shortfall))
     policy = SizingPolicy(shortfall=shortfall, risk=asked.risk)
-    if not 0 < shortfall <= 0.5:
-        raise InputError(f"a shortfall of {shortfall:.3%} is out of range", "give a share of time above 0% and up to 50%")
-    if asked.horizon_s is None:
-        return policy
-    if not 60 <= asked.horizon_s <= 90 * 86_400:
+    return policy if asked.horizon_s is None else replace(policy, horizon_s=asked.horizon_s)
+
+
+def check(asked: Asked) -> None:
+    """Raises InputError for what no profile can be asked for, whatever the network is."""
+    if asked.shortfall is not None and not 0 < asked.shortfall <= 0.5:
+        raise InputError(f"a shortfall of {asked.shortfall:.3%} is out of range", "give a share of time above 0% and up to 50%")
+    if asked.horizon_s is not None and not 60 <= asked.horizon_s <= 90 * 86_400:
         raise InputError(f"a horizon of {asked.horizon_s:g} s is out of range", "give one from 1m to 90d")
-    return replace(policy, horizon_s=asked.horizon_s)
 
 
 _SEED_NAMES: Mapping[str, tuple[str, float]] = {  # the founding document's names -> column, factor to its unit

@@ -15,7 +15,7 @@ from adumbra.schema.errors import TooLittleDataError
 from adumbra.schema.metrics import BY_NAME, Rollup
 from adumbra.schema.records import NANOSECONDS, Intervals, Requests, Series, SeriesQuery
 from adumbra.store.grid import MAX_CELLS
-from adumbra.store.protocol import MetricStore
+from adumbra.store.protocol import Readable
 
 COLUMNS: tuple[str, ...] = tuple(dict.fromkeys((*NEEDED, *SCANS, "requests", "peers")))
 """What emulation follows from."""
@@ -28,7 +28,7 @@ class Stored(Protocol):
     """Where metrics are read from: a workspace, or what a tap has of its server."""
 
     @property
-    def metrics(self) -> MetricStore: ...
+    def metrics(self) -> Readable: ...
 
 
 def span(workspace: Stored, name: str, last_s: float | None = None) -> tuple[int, int]:

@@ -153,10 +153,7 @@ def what_if(
     Raises InputError, NotFoundError, TooLittleDataError; ClusterError where tasks can't be worked on there.
     """
     network = networks.get(workspace, name)
-    if not 0 < question.factor <= MAX_FACTOR:
-        raise InputError(f"{question.factor:g} times the traffic is out of range", f"give a factor up to {MAX_FACTOR:g}")
-    if question.last_s is not None and not question.last_s > 0:
-        raise InputError("no time was asked for", "give a length such as 24h, or all")
+    check(question)
     chosen = _chosen(workspace, network, question.vms)
     if question.type:
         load_catalog().type(question.type)  # it is there
@@ -178,6 +175,14 @@ def what_if(
     end_ns = max(int(each.start_ns[-1]) + each.interval_ns for each in observed)
     observed_s = max(len(each) * each.interval_ns for each in observed) / NANOSECONDS
     return Answers(name, question.factor, start_ns, end_ns, observed_s, tuple(answers))
+
+
+def check(question: Question) -> None:
+    """Raises InputError for a question that can't be one, whatever the network is."""
+    if not 0 < question.factor <= MAX_FACTOR:
+        raise InputError(f"{question.factor:g} times the traffic is out of range", f"give a factor up to {MAX_FACTOR:g}")
+    if question.last_s is not None and not question.last_s > 0:
+        raise InputError("no time was asked for", "give a length such as 24h, or all")
 
 
 def work_of(workspace: Workspace, name: str, question: Question) -> int:

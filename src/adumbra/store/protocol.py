@@ -25,6 +25,16 @@ class Abilities:
     deletes: bool = True
 
 
+class Readable(Protocol):
+    """What metrics are read from: a metric store, or a client of a server that has one. See MetricStore."""
+
+    def read(self, query: SeriesQuery) -> Series: ...
+
+    def vms(self, network: str) -> tuple[str, ...]: ...
+
+    def span(self, network: str) -> tuple[int, int] | None: ...
+
+
 @runtime_checkable
 class MetricStore(Protocol):
     """Keeps the metrics of VMs by interval. Opened by `with`; every method raises StoreError when the store fails.

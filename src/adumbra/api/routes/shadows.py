@@ -6,11 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from adumbra.api.access import Viewer
+from adumbra.api.access import Operator, Viewer
+from adumbra.api.acts import Changing
 from adumbra.api.asked import NetworkName
 from adumbra.api.context import At
 from adumbra.api.shapes.common import instant
-from adumbra.api.shapes.shadows import AccountsOut, ObservationOut, ShadowOut, VmSeenOut
+from adumbra.api.shapes.shadows import AccountsOut, NewObservation, ObservationOut, ShadowOut, VmSeenOut
+from adumbra.schema.state import ObservationRecord, ObservationState
 from adumbra.service import networks, shadows
 
 router = APIRouter(prefix="/networks/{name}", tags=["shadows"])
@@ -34,3 +36,17 @@ def observations(
 ) -> list[ObservationOut]:
     networks.get(at.workspace, name)
     return [ObservationOut.model_validate(each) for each in at.workspace.state.observations(name, limit)]
+
+
+@router.post("/observations", status_code=201, summary="Note a run of a source past the network's shadow on another host")
+def note(name: NetworkName, asked: NewObservation, at: At, who: Operator, change: Changing) -> ObservationOut:
+    """Once it is over; its metrics were shipped as batches."""
+    state = at.workspace.state
+    outcome = ObservationState.FAILED if asked.failed else ObservationState.DONE
+
+    def keep() -> ObservationRecord:
+        begun = state.begin_observation(name, asked.source, asked.fingerprint, at.now())
+        return state.finish_observation(begun.id, outcome, asked.accounts, at.now())
+
+    made, _ = change.make_once(keep, lambda _: state.observations(name, 1)[0], asked={"source": asked.source})
+    return ObservationOut.model_validate(made)

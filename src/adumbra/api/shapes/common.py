@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+import json
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from adumbra.schema.units import format_time
 
 T = TypeVar("T")
+_ACCOUNTS_BYTES = 65_536
 
 
 def instant(time_ns: int) -> str:
-    """A time of the stores as JSON tells it: RFC 3339, UTC, with as many decimals as it needs, so that nothing of it is lost."""
+    """A time of the stores as JSON tells it: RFC 3339, UTC, with as many decimals as it needs: nothing of it is lost."""
     return format_time(time_ns)
 
 
@@ -37,6 +39,13 @@ class Asked(BaseModel):
     """What is asked for. A field that isn't known is refused, so that a slip of the pen isn't silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
+
+
+def small(told: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for plain data that is larger than what is told of a source."""
+    if len(json.dumps(told)) > _ACCOUNTS_BYTES:
+        raise ValueError(f"accounts of more than {_ACCOUNTS_BYTES:,} bytes are not taken")
+    return told
 
 
 class Page(Answer, Generic[T]):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from adumbra.api.shapes.common import Answer, Instant
+from adumbra.api.shapes.common import Answer, Asked, Instant, small
 from adumbra.schema.sizing import Confidence
+from adumbra.schema.sources import MAX_CHARACTERS
 from adumbra.schema.state import ObservationState
 
 
@@ -20,6 +21,17 @@ class ObservationOut(Answer):
     started: Instant = Field(validation_alias="started_ns")
     finished: Instant | None = Field(validation_alias="finished_ns")
     accounts: dict[str, Any] = Field(description="What came of it, and where every frame went; empty before it ends.")
+
+
+class NewObservation(Asked):
+    """A run of a source past a network's shadow on another host, once it is over. Its metrics come as batches."""
+
+    source: str = Field(max_length=MAX_CHARACTERS, examples=["pcap:monday.pcap"])
+    fingerprint: str = Field(default="", max_length=500, description="What tells the same source again.")
+    failed: bool = Field(default=False, description="It was stopped, or could not go on.")
+    accounts: Annotated[dict[str, Any], AfterValidator(small)] = Field(
+        default={}, description="What came of it, and where every frame went."
+    )
 
 
 class VmSeenOut(Answer):

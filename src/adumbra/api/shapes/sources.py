@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from adumbra.api.shapes.common import Answer, Asked, Instant
+from adumbra.api.shapes.common import Answer, Asked, Instant, small
 from adumbra.schema.jobs import Place, SourceRecord, SourceState
 from adumbra.schema.sources import MAX_CHARACTERS, Layer
 
-_ACCOUNTS_BYTES = 65_536
 _LOSSES = ("late", "untracked", "transport_unread", "uncounted", "evicted_attempts", "evicted_sources")
 Instance = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$", examples=["kZ3vX8qLw1s"])]
-
-
-def _small(told: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(told)) > _ACCOUNTS_BYTES:
-        raise ValueError(f"accounts of more than {_ACCOUNTS_BYTES:,} bytes are not taken")
-    return told
 
 
 class NewSource(Asked):
@@ -38,7 +30,7 @@ class Heartbeat(Asked):
 
     instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     process: str = Field(default="", max_length=500)
-    accounts: Annotated[dict[str, Any], AfterValidator(_small)] | None = Field(
+    accounts: Annotated[dict[str, Any], AfterValidator(small)] | None = Field(
         default=None, description="Where everything went that the source gave."
     )
     trouble: str = Field(default="", max_length=2_000)
