@@ -29,7 +29,6 @@ def page(visitor: Visitor, title: str, here: str) -> Iterator[None]:
         f'<link rel="stylesheet" href="{signin.static_url("console.css")}">'
         f'<script src="{signin.static_url("console.js")}" defer></script>'
     )
-    ui.colors(primary="#0b5fc0")
     ui.html(_header(visitor, here), sanitize=False).classes("top")
     with ui.element("main").props('id="main" tabindex="-1"'):
         yield
