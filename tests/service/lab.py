@@ -46,7 +46,11 @@ def traffic(seconds: int = SECONDS) -> MetricBatch:
 def profile() -> NetworkProfile:
     def vm(name: str, type_: str | None, price: float | None, confidence: Confidence) -> VmProfile:
         estimate = {resource: Estimate(0.5, 1.0, 2.0) for resource in RESOURCES}
-        reasons = ("learned from 5 min; the horizon is 7 d", f"{type_} is the cheapest type that fits; decided by memory", HOSTILE)
+        reasons = (
+            "learned from 5 min; the horizon is 7 d",
+            f"{type_} is the cheapest type that fits; decided by memory",
+            HOSTILE,
+        )
         return VmProfile(name, 2, 4.0, 50, 20, type_, price, estimate, confidence, reasons)
 
     vms = (vm("web", "c6a.large", 0.0765, Confidence.MEDIUM), vm("db", "c6a.xlarge", 0.153, Confidence.LOW))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.service.lab import HOSTILE, SECONDS, SPEC, START_S, expected, made_lab
 
 from adumbra.schema.plans import Act, Item, Kind, Plan, Step
 from adumbra.schema.sizing import Confidence
@@ -24,7 +25,6 @@ from adumbra.service.pictures.topology import MAX_CARDS, Box, sentences, svg, to
 from adumbra.service.pictures.words import Mark
 from adumbra.service.report import network as network_report
 from adumbra.service.workspace import Workspace
-from tests.service.lab import HOSTILE, SECONDS, SPEC, START_S, expected, made_lab
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -78,7 +78,10 @@ def test_charts_say_how_their_lines_were_come_by(lab: Workspace) -> None:
     by_key = {chart.key: chart for chart in found.charts}
     assert list(by_key) == ["cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb", "requests", "latency"]
     cpu = by_key["cpu_cores"]
-    assert [(line.name, line.mark) for line in cpu.lines] == [("simulated", Mark.SIMULATED), ("forecast, median", Mark.FORECAST)]
+    assert [(line.name, line.mark) for line in cpu.lines] == [
+        ("simulated", Mark.SIMULATED),
+        ("forecast, median", Mark.FORECAST),
+    ]
     assert [band.mark for band in cpu.bands] == [Mark.SIMULATED, Mark.FORECAST]
     assert by_key["bandwidth_mbps"].lines[0].mark is Mark.OBSERVED
     assert by_key["requests"].lines[0].mark is Mark.INFERRED
@@ -103,7 +106,9 @@ def test_a_size_far_above_the_use_is_told_and_not_drawn(lab: Workspace) -> None:
     assert [level.mark for level in memory.levels] == [Mark.DECLARED, Mark.PROPOSED]
 
 
-@pytest.mark.parametrize(("interval", "seconds", "step"), [(1.0, 300, 1.0), (1.0, 900, 5.0), (10.0, 3600, 30.0), (7.0, 70_000, 238.0)])
+@pytest.mark.parametrize(
+    ("interval", "seconds", "step"), [(1.0, 300, 1.0), (1.0, 900, 5.0), (10.0, 3600, 30.0), (7.0, 70_000, 238.0)]
+)
 def test_a_chart_has_about_so_many_points_in_whole_intervals(interval: float, seconds: float, step: float) -> None:
     assert charts.step_for(interval, seconds) == step
     assert seconds / step <= charts.POINTS
@@ -194,7 +199,8 @@ def test_a_plan_reads_as_a_diff() -> None:
 
 def test_losses_are_told_from_accounts_bare_or_within_an_observation() -> None:
     bare = {
-        "offered": 100, "outcomes": {"parsed": 90, "ip_malformed": 2}, "attributed": 80, "late": 3, "losses": {"dropped": 5, "ended": "cut"}
+        "offered": 100, "outcomes": {"parsed": 90, "ip_malformed": 2}, "attributed": 80, "late": 3,
+        "losses": {"dropped": 5, "ended": "cut"},
     }  # fmt: skip
     for raw in (bare, {"network": "lab", "accounts": bare}):
         figures, lost, ended = accounts_told(raw)
@@ -208,7 +214,10 @@ def test_sources_and_observations_are_told_once(lab: Workspace) -> None:
     ledger = lab.state.begin_observation("other", "pcap:/b.pcap", "mark", 6)
     lab.state.begin_observation("other", "pcap:/a.pcap", "mark2", 7)
     found = sources_of(lab, "other")
-    assert [(each.source, each.id, each.going) for each in found] == [("pcap:/a.pcap", record.id, True), ("pcap:/b.pcap", None, True)]
+    assert [(each.source, each.id, each.going) for each in found] == [
+        ("pcap:/a.pcap", record.id, True),
+        ("pcap:/b.pcap", None, True),
+    ]
     assert ledger.id is not None
 
 
@@ -237,7 +246,7 @@ def test_a_report_is_one_page_that_needs_nothing_and_runs_nothing(lab: Workspace
     assert HOSTILE not in text
     assert "&lt;script&gt;" in text
     assert not re.search(r"<script|<link|<img|<iframe|src=|url\(|@import|\bon[a-z]+=", text)
-    assert {each for each in re.findall(r"https?://[^\s\"']+", text)} == {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
     assert "default-src 'none'" in text
     assert text.count('role="img"') == 2 + 6 * 2  # the topology, wide and tall; six charts a VM
     for word in ("Sizes of lab", "$168 a month", "need 0.5 to 2", "create", "How to read this", "Confidence: low"):

@@ -141,7 +141,9 @@ class _Making:
                 on_rejected=lambda: ui.notify("That file is too large for here: use `adumbra backtest`.", type="negative"),
             ).classes("hidden-input")  # fmt: skip
             self._upload = upload
-            ui.button("Send a usage file…", on_click=lambda: upload.run_method("pickFiles")).props("unelevated")
+            ui.button("Send a usage file…").props("unelevated").on(
+                "click", js_handler=f"() => getElement({upload.id}).pickFiles()"
+            )
         self._state = frame.Shown(live=True)
 
     async def _came(self, event: events.UploadEventArguments) -> None:

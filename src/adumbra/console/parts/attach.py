@@ -130,7 +130,9 @@ class Sources:
                 on_rejected=lambda: ui.notify(f"That capture is larger than {format_bytes(most)}.", type="negative"),
             ).classes("hidden-input")  # fmt: skip
             self._upload = upload
-            ui.button("Send a capture…", on_click=lambda: upload.run_method("pickFiles")).props("unelevated")
+            ui.button("Send a capture…").props("unelevated").on(
+                "click", js_handler=f"() => getElement({upload.id}).pickFiles()"
+            )
             self._text = ui.input("Source").props('outlined dense spellcheck="false" autocomplete="off"').classes("grow")
             self._text.on("keydown.enter", self._named)
             ui.button("Attach", on_click=self._named).props("outline")
