@@ -45,7 +45,8 @@ from adumbra.api.shapes.common import Problem
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
     for code, text in {
-        400: "It can't be read", 401: "Nobody known asks", 403: "They may not", 404: "It isn't there", 408: "It came too slowly",
+        400: "It can't be read", 401: "Nobody known asks", 403: "They may not", 404: "It isn't there",
+        408: "It came too slowly",
         409: "It doesn't fit what there is", 412: "It was changed meanwhile", 413: "It is too large", 422: "It is not right",
         429: "Too much at once", 503: "A store is busy or away",
     }.items()
