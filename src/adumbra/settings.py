@@ -5,6 +5,7 @@ Reads environment variables only.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adumbra.schema.access import Role
 from adumbra.schema.errors import InputError
-from adumbra.schema.units import parse_keep_s
+from adumbra.schema.units import parse_duration_s, parse_keep_s
 
 _PREFIX = "ADUMBRA_"
 DAY_S = 86_400.0
@@ -55,7 +56,8 @@ class Settings(BaseSettings):
     for networks and what hangs on them; by default a file in `home`. spool_gb: how much waits on disk at most for each remote
     store, in 10^9 bytes. drain_s: how long a command that wrote waits at its end for that to be sent. keep_raw, keep_1m,
     keep_5m, keep_1h: how long the embedded store keeps intervals and their roll-ups, in seconds; written like 7d or 2y.
-    log_level, log_format: of what is logged, on standard error.
+    log_level, log_format: of what is logged, on standard error. captures: the folder of files that a server observes where its
+    API is asked to; by default it observes none.
     """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
@@ -70,6 +72,7 @@ class Settings(BaseSettings):
     keep_1h: Kept = 730 * DAY_S
     log_level: LogLevel = LogLevel.WARNING
     log_format: LogFormat = LogFormat.AUTO
+    captures: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,30 @@ class ServeSettings(BaseSettings):
     connections: int = Field(1_200, ge=10, le=100_000)
 
 
+def _period(text: object) -> float:
+    return math.inf if str(text).strip().lower() == "never" else parse_duration_s(str(text))
+
+
+Period = Annotated[float, BeforeValidator(_period), Field(validate_default=False)]
+"""Seconds, given as text such as 24h, or never."""
+
+
+class LoopSettings(BaseSettings):
+    """What a server does by itself, from ADUMBRA_SERVE_* variables.
+
+    jobs: how many it works at, at once; 0 leaves them to other servers. train_every: a network whose last training is older,
+    and that has seen more since, is trained again; never: neither that nor a profile is made but by those who ask.
+    train_first: how much must be seen to be learned from at all. train_growth: a network is trained earlier once so much more
+    is there, as a share of what was learned from.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}SERVE_", extra="ignore")
+    jobs: int = Field(2, ge=0, le=64)
+    train_every: Period = DAY_S
+    train_first: Period = 600.0
+    train_growth: float = Field(0.5, ge=0.01, le=1_000.0)
+
+
 _Loaded = TypeVar("_Loaded", bound=BaseSettings)
 
 
@@ -151,6 +178,11 @@ def load_settings() -> Settings:
 def load_serve_settings() -> ServeSettings:
     """How a server is to be reached. Raises InputError naming the variable that is wrong, never its value."""
     return _load(ServeSettings)
+
+
+def load_loop_settings() -> LoopSettings:
+    """What a server does by itself. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(LoopSettings)
 
 
 def load_oidc_settings() -> OidcSettings:

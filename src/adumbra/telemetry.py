@@ -5,6 +5,8 @@ No stage knows of this: whoever wires a process together gives a Telemetry what 
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import re
 import sys
@@ -195,17 +197,76 @@ class Telemetry:
 
 
 def _adds_up(reading: Reading) -> bool:
-    return OWN_BY_NAME[reading.name].kind is Kind.COUNTER
+    return OWN_BY_NAME[reading.name].kind is not Kind.GAUGE
 
 
 def _family(metric: OwnMetric, readings: Sequence[Reading]) -> Metric:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+    if metric.kind is Kind.HISTOGRAM:
+        return _histogram(metric, readings)
     kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
     for reading in readings:
         family.add_metric(reading.labels, reading.value)
     return family
+
+
+def _histogram(metric: OwnMetric, readings: Sequence[Reading]) -> Metric:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels[:-1])
+    by_labels: dict[tuple[str, ...], dict[str, float]] = {}
+    for reading in readings:
+        by_labels.setdefault(reading.labels[:-1], {})[reading.labels[-1]] = reading.value
+    for labels, told in by_labels.items():
+        total = told.pop("sum", 0.0)
+        family.add_metric(labels, sorted(told.items(), key=lambda bucket: float(bucket[0])), total)
+    return family
+
+
+class Requests:
+    """Counts the requests that a server answers. Threads may share it. Routes are bounded by those that there are."""
+
+    BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, math.inf)
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._open = 0
+        self._answered: dict[tuple[str, str, str], int] = {}
+        self._took: dict[tuple[str, str], list[float]] = {}
+
+    def begun(self) -> None:
+        """A request came."""
+        with self._turn:
+            self._open += 1
+
+    def ended(self, method: str, route: str, status: int, took_s: float) -> None:
+        """It was answered, or, status 0, left without an answer."""
+        answered, bucket = (method, route, str(status)), bisect.bisect_left(self.BOUNDS_S, took_s)
+        with self._turn:
+            self._open -= 1
+            self._answered[answered] = self._answered.get(answered, 0) + 1
+            counts = self._took.setdefault((method, route), [0.0] * (len(self.BOUNDS_S) + 1))
+            counts[bucket] += 1
+            counts[-1] += took_s
+
+    def readings(self) -> list[Reading]:
+        """For Telemetry.watch."""
+        with self._turn:
+            answered, took = dict(self._answered), {key: tuple(counts) for key, counts in self._took.items()}
+            told = [Reading("adumbra_http_requests_open", self._open)]
+        told += [Reading("adumbra_http_requests_total", count, labels) for labels, count in answered.items()]
+        for labels, (*counts, total_s) in took.items():
+            name = "adumbra_http_request_seconds"
+            up_to = itertools.accumulate(counts)
+            told += [Reading(name, n, (*labels, _le(bound))) for bound, n in zip(self.BOUNDS_S, up_to, strict=True)]
+            told.append(Reading(name, total_s, (*labels, "sum")))
+        return told
+
+
+def _le(bound_s: float) -> str:
+    return "+Inf" if math.isinf(bound_s) else str(bound_s)
 
 
 class Sends(Protocol):

@@ -25,6 +25,7 @@ import uvicorn
 
 from adumbra.api.app import make_app
 from adumbra.api.context import Care, Server
+from adumbra.api.events_stream import Streams
 from adumbra.schema.access import NewToken, Role
 from adumbra.service import access
 from adumbra.service.workspace import Storage, Workspace
@@ -50,6 +51,8 @@ class Serving:
     server: Server
     url: str
     woken: list[int]
+    streams: Streams
+    stop: Callable[[], None] = lambda: None
     _clients: dict[tuple[Role | None, tuple[str, ...]], httpx.Client] = field(default_factory=dict)
     _others: list[httpx.Client] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -108,8 +111,8 @@ def served(home: Path, storage: Storage | None = None, **server: Any) -> Iterato
     with Workspace(home, storage) as workspace:
         context = Server(workspace, **{"now": time.time_ns, "wake": lambda: woken.append(1), "care": AT_EASE, **server})
         app = make_app(context)
-        with listening(app, app.state.streams.end) as url:
-            running = Serving(workspace, context, url, woken)
+        with listening(app, app.state.streams.end) as (url, stop):
+            running = Serving(workspace, context, url, woken, app.state.streams, stop)
             try:
                 yield running
             finally:
@@ -117,8 +120,8 @@ def served(home: Path, storage: Storage | None = None, **server: Any) -> Iterato
 
 
 @contextmanager
-def listening(app: Any, stops: Callable[[], None] = lambda: None, **settings: Any) -> Iterator[str]:
-    """Runs an ASGI app by uvicorn in a thread; gives its URL. stops: told as the server begins to stop."""
+def listening(app: Any, stops: Callable[[], None] = lambda: None, **settings: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Runs an ASGI app by uvicorn in a thread; gives its URL, and what stops it. stops: told as the server begins to stop."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -126,15 +129,19 @@ def listening(app: Any, stops: Callable[[], None] = lambda: None, **settings: An
         server = uvicorn.Server(uvicorn.Config(app, **chosen))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
         thread.start()
+
+        def stop() -> None:
+            stops()
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive(), "the server did not stop"
+
         try:
             until = time.monotonic() + START_S
             while not server.started:
                 assert thread.is_alive(), "the server ended as it began"
                 assert time.monotonic() < until, "the server did not start"
                 time.sleep(0.005)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", stop
         finally:
-            stops()
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive(), "the server did not stop"
+            stop()

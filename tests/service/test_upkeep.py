@@ -10,6 +10,7 @@ from tests.store.conftest import at_ns, make_batch
 from adumbra.schema.errors import InputError
 from adumbra.schema.records import NANOSECONDS, SeriesQuery
 from adumbra.service import observations
+from adumbra.service.following import Vigil
 from adumbra.service.upkeep import maintain, retention_of
 from adumbra.service.workspace import Storage, Workspace
 from adumbra.settings import load_settings
@@ -48,8 +49,10 @@ def test_an_observation_looks_after_what_is_kept_now_and_then_and_at_its_end(
     asked: list[int] = []
     monkeypatch.setattr(observations.upkeep, "maintain", lambda _, now_ns: asked.append(now_ns))
     clock = iter([0, 100, 299, 301, 400, 500])
-    vigil = observations._Vigil(observations.ObserveOptions(), lambda: next(clock) * NANOSECONDS, goes_on=True)
+    vigil = Vigil(observations.ObserveOptions(), lambda: next(clock) * NANOSECONDS, goes_on=True)
     with Workspace(tmp_path) as workspace:
+        keeper = observations.StoreKeeper(workspace, lambda: 7)
         for last in (False, False, False, False, True):
-            vigil.look_after(workspace, last=last)
-    assert asked == [301 * NANOSECONDS, 500 * NANOSECONDS]
+            vigil.look_after(keeper, last=last)
+    assert asked == [7, 7]
+    assert next(clock, None) is None

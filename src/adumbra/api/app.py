@@ -20,17 +20,20 @@ from adumbra.api.oidc import Oidc
 from adumbra.api.problems import add_problems
 from adumbra.api.routes import (
     audit,
+    batches,
     calibration,
     events,
     forecasts,
     health,
     jobs,
     metrics,
+    metrics_page,
     networks,
     plans,
     profiles,
     sessions,
     shadows,
+    sources,
     specs,
     streams,
     tokens,
@@ -83,10 +86,11 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     app.include_router(health.router)
     for each in (
         networks, specs, shadows, metrics, calibration, trainings, forecasts, profiles, whatif, plans, events, jobs, streams,
-        tokens, users, sessions, audit,
+        batches, sources, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)  # type: ignore[arg-type]
     app.include_router(oidc.router, prefix="/v1")
+    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
     return app
 
 

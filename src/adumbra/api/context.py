@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -41,7 +42,8 @@ class Care:
 @dataclass(frozen=True, slots=True)
 class Server:
     """What the routes work with. wake: told that there is work for the loops; ready: whether they run; health: what is to be
-    known of them, by loop."""
+    known of them, by loop; captures: the folder of files that sources of the server may name, None: none may; exposition: its
+    own metrics, for Prometheus; insider: whoever of the server's own children has that token."""
 
     workspace: Workspace
     now: Callable[[], int]
@@ -50,6 +52,9 @@ class Server:
     wake: Callable[[], None] = lambda: None
     ready: Callable[[], bool] = lambda: True
     health: Callable[[], dict[str, str]] = dict
+    captures: Path | None = None
+    exposition: Callable[[], bytes] | None = None
+    insider: Callable[[str], Principal | None] = lambda _: None
 
 
 @dataclass(slots=True)

@@ -20,7 +20,9 @@ from adumbra.cli import (
     model,
     network,
     observe,
+    serve,
     store,
+    tap,
     token,
     user,
     whatif,
@@ -40,7 +42,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
-for module in (demo, network, observe, calibrate, learn, backtest, whatif, generate, live):
+for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, serve):
     module.register(app)
 
 

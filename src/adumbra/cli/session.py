@@ -73,7 +73,7 @@ def workspace(home: Path | None = None) -> Iterator[Workspace]:
     """The user's workspace, once what was interrupted in it is ended."""
     from adumbra.service.recovery import recover
 
-    with _workspace(home) as opened:
+    with opened_workspace(home) as opened:
         for told in recover(opened, now_ns()):
             say(told)
         with _logged():
@@ -96,22 +96,21 @@ def _logged() -> Iterator[None]:
         yield
 
 
-def _workspace(home: Path | None) -> Workspace:
-    """The workspace that the environment names. One of another folder keeps all to itself: a demo is nobody's data."""
+def opened_workspace(home: Path | None = None) -> Workspace:
+    """The workspace that the environment names, as it was left.
+
+    One of another folder keeps all to itself: a demo is nobody's data.
+    """
+    from adumbra.service.opening import storage_of
     from adumbra.service.upkeep import retention_of
     from adumbra.service.workspace import Storage, Workspace
     from adumbra.settings import load_settings
-    from adumbra.store.urls import parse_stores
 
     settings = load_settings()
-    retention = retention_of(settings)
     if home is not None:
-        return Workspace(home, Storage(retention=retention))
-    stores = parse_stores(settings.store.get_secret_value())
-    storage = Storage(
-        stores, settings.state.get_secret_value(), round(settings.spool_gb * 1e9), settings.drain_s, retention=retention
-    )
-    if any(address.is_remote for address in stores.addresses):
+        return Workspace(home, Storage(retention=retention_of(settings)))
+    storage = storage_of(settings)
+    if any(address.is_remote for address in storage.stores.addresses):
         from adumbra.telemetry import set_up_log
 
         set_up_log(settings.log_level, settings.log_format)

@@ -13,7 +13,10 @@ from adumbra.schema.metrics import Kind
 
 @dataclass(frozen=True, slots=True)
 class OwnMetric:
-    """A metric of the process's own. `labels`: their names, in the order in which a Reading gives their values."""
+    """A metric of the process's own. `labels`: their names, in the order in which a Reading gives their values.
+
+    Of a histogram the last label is `le`: a Reading for each bucket, its count up to there, "+Inf" too, and one for "sum".
+    """
 
     name: str
     kind: Kind
@@ -83,6 +86,25 @@ OWN_METRICS: tuple[OwnMetric, ...] = (
     OwnMetric("adumbra_vm_declared_memory_bytes", _G, ("network", "vm"), "Memory that a VM is declared with."),
     OwnMetric("adumbra_vm_declared_storage_bytes", _G, ("network", "vm"), "Storage that a VM is declared with."),
     OwnMetric("adumbra_latest_rows_left_out_total", _C, _NETWORK, "Rows of VMs that the scrape page has no room for."),
+    OwnMetric("adumbra_networks", _G, ("state",), "Networks, by where they stand in their life."),
+    OwnMetric("adumbra_networks_owned", _G, (), "Networks that this server's loops look after."),
+    OwnMetric("adumbra_sources", _G, ("place", "state"), "Sources that are or were to be observed, of all networks."),
+    OwnMetric("adumbra_taps_running", _G, (), "Taps that this server runs."),
+    OwnMetric("adumbra_tap_restarts_total", _C, (), "Times that this server began a tap again."),
+    OwnMetric("adumbra_jobs", _G, ("kind", "state"), "Jobs that are kept, of all networks."),
+    OwnMetric("adumbra_workers_running", _G, (), "Processes of this server that work at jobs."),
+    OwnMetric("adumbra_jobs_begun_total", _C, (), "Jobs that this server began."),
+    OwnMetric("adumbra_loop_runs_total", _C, ("loop",), "Times that a loop's work was done, or tried."),
+    OwnMetric("adumbra_loop_failures_total", _C, ("loop",), "Times that it failed."),
+    OwnMetric(
+        "adumbra_loop_up", _G, ("loop",), "1 where a loop's work went well the last time, 0 where it failed or is stuck."
+    ),
+    OwnMetric("adumbra_loop_seconds", _G, ("loop",), "How long a loop's work took the last time."),
+    OwnMetric("adumbra_http_requests_total", _C, ("method", "route", "status"), "Requests that were answered."),
+    OwnMetric(
+        "adumbra_http_request_seconds", Kind.HISTOGRAM, ("method", "route", "le"), "How long requests took to be answered."
+    ),
+    OwnMetric("adumbra_http_requests_open", _G, (), "Requests that are being answered."),
     OwnMetric("adumbra_readings_failed_total", _C, (), "Times that a part of the process could not be asked for its numbers."),
 )
 OWN_BY_NAME: Mapping[str, OwnMetric] = {metric.name: metric for metric in OWN_METRICS}

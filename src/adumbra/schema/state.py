@@ -60,6 +60,15 @@ class NetworkVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Tallies:
+    """How many there are. networks: by (state,); sources: by (place, state); jobs: by (kind, state)."""
+
+    networks: Mapping[tuple[str, ...], int]
+    sources: Mapping[tuple[str, ...], int]
+    jobs: Mapping[tuple[str, ...], int]
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowRecord:
     """A network's shadow. It is made with the network, in the same transaction, and goes with it."""
 

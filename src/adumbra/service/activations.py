@@ -76,10 +76,13 @@ def deactivate(
     return Activation(plan, not dry_run, provider.file)
 
 
-def finish_plans(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
-    """Finishes the plans whose process died, and gives their networks. One that another process works at is left to it."""
+def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool] = lambda _: True) -> tuple[str, ...]:
+    """Finishes the plans whose process died, of networks that are owned, and gives these. One that another process works at is
+    left to it."""
     finished = []
     for record in workspace.state.unfinished_plans():
+        if not owned(record.network):
+            continue
         try:
             with _one_at_a_time(workspace, record.network):
                 if record.id not in {each.id for each in workspace.state.unfinished_plans()}:

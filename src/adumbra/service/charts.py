@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ SHOWN: tuple[str, ...] = (
 """The columns that people look at first."""
 MAX_VALUES = 1_000_000
 """The most values of one chart: columns, and one for `one_sided`, times VMs times steps."""
+_LONGEST_NS = 2 * 3600 * NANOSECONDS  # an interval, or the cell of a roll-up, is an hour at most
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
@@ -51,7 +52,8 @@ def chart(workspace: Workspace, name: str, wanted: Wanted) -> Series:
         return _nothing(wanted, name, start_ns)
     step_s = wanted.step_s
     if step_s is None:
-        step_s = fitting_step_s(_interval_s(workspace, name, vms[0], wanted, (start_ns, end_ns)), end_ns - start_ns, wanted)
+        one = newest(workspace, network, vms[:1], end_ns, replace(wanted, columns=("rx_bytes",)))
+        step_s = fitting_step_s(one.step_s, end_ns - start_ns, wanted)
     _check_size(wanted, vms, (end_ns - start_ns) / NANOSECONDS, step_s)
     return workspace.metrics.read(SeriesQuery(name, wanted.columns, vms, start_ns, end_ns, step_s, wanted.origin))
 
@@ -63,7 +65,20 @@ def latest(workspace: Workspace, name: str, wanted: Wanted) -> Series:
     span = workspace.metrics.span(name, wanted.origin) if vms else None
     if span is None:
         return _nothing(wanted, name, 0)
-    return workspace.metrics.read(SeriesQuery(name, wanted.columns, vms, span[1] - 1, span[1], None, wanted.origin))
+    return newest(workspace, network, vms, span[1], wanted)
+
+
+def newest(workspace: Workspace, network: Network, vms: tuple[str, ...], end_ns: int, wanted: Wanted) -> Series:
+    """The last interval that began before end_ns; of no steps where none did in the last two hours."""
+    for back_ns in (network.spec.interval_ns, _LONGEST_NS):
+        query = SeriesQuery(network.name, wanted.columns, vms, end_ns - back_ns, end_ns, None, wanted.origin)
+        found = workspace.metrics.read(query)
+        if found.steps:
+            break
+    last = max(found.steps - 1, 0)
+    values = {column: each[:, last:] for column, each in found.values.items()}
+    start_ns = found.start_ns + round(last * found.step_s * NANOSECONDS)
+    return replace(found, start_ns=start_ns, values=values, one_sided=found.one_sided[:, last:])
 
 
 def stored_vms(workspace: Workspace, network: Network, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -98,12 +113,6 @@ def fitting_step_s(interval_s: float, length_ns: int, wanted: Wanted) -> float:
         if step_s >= least_s and step_s * NANOSECONDS % interval_ns == 0:
             return float(step_s)
     return math.ceil(least_s / interval_s) * interval_s
-
-
-def _interval_s(workspace: Workspace, name: str, vm: str, wanted: Wanted, between: tuple[int, int]) -> float:
-    """How long the newest stored interval of that time is."""
-    one = SeriesQuery(name, ("rx_bytes",), (vm,), between[1] - 1, between[1], None, wanted.origin)
-    return workspace.metrics.read(one).step_s
 
 
 def _check_size(wanted: Wanted, vms: tuple[str, ...], length_s: float, step_s: float) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adumbra.profile.catalog import load_catalog
 from adumbra.schema.calibration import Calibration
-from adumbra.schema.errors import ConflictError, InputError, MirrorError, SpecError
+from adumbra.schema.errors import ConflictError, InputError, MirrorError, NotFoundError, SpecError
 from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec
 from adumbra.schema.state import NetworkRecord, NetworkState
 from adumbra.schema.yamllines import Location
@@ -113,13 +113,17 @@ def delete(workspace: Workspace, name: str, now_ns: int, *, force: bool = False)
     _remove(workspace, name, now_ns, keep_files=standing)
 
 
-def finish_deletions(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
-    """Ends the deletions that were interrupted; gives the names of the networks. One whose mirrors can't be removed waits."""
+def finish_deletions(
+    workspace: Workspace, now_ns: int, owned: Callable[[str], bool] = lambda _: True, before_ns: int | None = None
+) -> tuple[str, ...]:
+    """Ends the deletions that were interrupted, of networks that are owned; gives their names. before_ns: those that began by
+    then, None for all. One whose mirrors can't be removed waits."""
     finished = []
-    for name in (r.name for r in workspace.state.networks() if r.state is NetworkState.DELETING):
+    begun = [r for r in workspace.state.networks() if r.state is NetworkState.DELETING and owned(r.name)]
+    for name in (r.name for r in begun if before_ns is None or r.updated_ns <= before_ns):
         try:
             _remove(workspace, name, now_ns, keep_files=True)
-        except MirrorError:
+        except (MirrorError, NotFoundError):  # NotFoundError: whoever was at it has just ended it
             continue
         finished.append(name)
     return tuple(finished)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from adumbra.emulate.vm import EmulatedVm
 from adumbra.schema.errors import TooLittleDataError
 from adumbra.schema.metrics import BY_NAME, Rollup
 from adumbra.schema.records import NANOSECONDS, Intervals, Requests, Series, SeriesQuery
-from adumbra.service.workspace import Workspace
 from adumbra.store.grid import MAX_CELLS
+from adumbra.store.protocol import MetricStore
 
 COLUMNS: tuple[str, ...] = tuple(dict.fromkeys((*NEEDED, *SCANS, "requests", "peers")))
 """What emulation follows from."""
@@ -23,7 +24,14 @@ _VMS_AT_ONCE = 200
 NO_REQUESTS = Requests(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.bool_))
 
 
-def span(workspace: Workspace, name: str, last_s: float | None = None) -> tuple[int, int]:
+class Stored(Protocol):
+    """Where metrics are read from: a workspace, or what a tap has of its server."""
+
+    @property
+    def metrics(self) -> MetricStore: ...
+
+
+def span(workspace: Stored, name: str, last_s: float | None = None) -> tuple[int, int]:
     """The beginning and end of what is stored of a network, or of its last so many seconds.
 
     Raises TooLittleDataError where nothing is.
@@ -36,7 +44,7 @@ def span(workspace: Workspace, name: str, last_s: float | None = None) -> tuple[
 
 
 def replay(
-    workspace: Workspace, name: str, vms: Sequence[str], between: tuple[int, int], factor: float = 1.0
+    workspace: Stored, name: str, vms: Sequence[str], between: tuple[int, int], factor: float = 1.0
 ) -> Iterator[Intervals]:
     """The stored intervals of some VMs, in order, with `factor` times the traffic. When requests came within an interval isn't
     stored: the emulator draws that.
@@ -52,7 +60,7 @@ def replay(
             yield scaled(found, factor) if factor != 1.0 else found
 
 
-def with_arrivals(workspace: Workspace, name: str, vms: Sequence[EmulatedVm]) -> tuple[EmulatedVm, ...]:
+def with_arrivals(workspace: Stored, name: str, vms: Sequence[EmulatedVm]) -> tuple[EmulatedVm, ...]:
     """The VMs, with requests whose times aren't known coming as burstily as their stored counts of the last hours did."""
     known = set(workspace.metrics.vms(name))
     stored = [vm.name for vm in vms if vm.name in known]

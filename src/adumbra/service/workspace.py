@@ -34,7 +34,8 @@ class Storage:
     """What a workspace keeps where. state: an SQLite file or a PostgreSQL URL, "" for a file in its folder.
 
     spool_bytes: what waits on disk at most for each remote store that doesn't say otherwise. drain_s: how long `drain` waits.
-    retention: how long the embedded store keeps each level, None as it does by itself.
+    retention: how long the embedded store keeps each level, None as it does by itself. direct: remote stores are sent to at
+    once, without a spool, so that what can't be sent fails.
     """
 
     stores: StoreChoice = field(default_factory=StoreChoice)
@@ -42,6 +43,7 @@ class Storage:
     spool_bytes: int = SPOOL_BYTES
     drain_s: float = DRAIN_S
     retention: Retention | None = None
+    direct: bool = False
 
 
 class Workspace:
@@ -59,6 +61,7 @@ class Workspace:
         self._metrics: MetricStore | None = None
         self._embedded: list[EmbeddedStore] = []
         self._outboxes: list[Outbox] = []
+        self._direct: list[tuple[str, MetricStore]] = []
 
     def __enter__(self) -> Self:
         try:
@@ -108,6 +111,10 @@ class Workspace:
         from adumbra.store.spool import Spool
         from adumbra.store.urls import open_remote
 
+        if self.storage.direct:
+            remote = open_remote(address)
+            self._direct.append((address.name, remote))
+            return remote
         folder = self.spool_folder(address)
         with suppress(OSError):  # the spool says it better
             folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +165,11 @@ class Workspace:
         return tuple(self._embedded)
 
     @property
+    def outboxes(self) -> tuple[Outbox, ...]:
+        """What sends to the remote stores, of those that are open."""
+        return tuple(self._outboxes)
+
+    @property
     def keeping(self) -> tuple[str, ...]:
         """The stores that keep what was written first, so that nothing can be amended in them."""
         stores = self._opened()
@@ -181,7 +193,8 @@ class Workspace:
     def _opened(self) -> list[tuple[str, MetricStore]]:
         """Each store, and what it is called."""
         assert self.metrics is not None  # this opens them
-        return [*((str(each.path), each) for each in self._embedded), *((each.name, each) for each in self._outboxes)]
+        embedded = [(str(each.path), each) for each in self._embedded]
+        return [*embedded, *((each.name, each) for each in self._outboxes), *self._direct]
 
     def provider_folder(self, provider: str, network: str) -> Path:
         """Where a provider that writes files keeps those of a network."""

@@ -88,6 +88,11 @@ class Database:
         return self._url.get_backend_name() == "sqlite"
 
     @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server's database, or one in memory."""
+        return Path(self._url.database) if self.on_one_host and self._url.database not in {None, "", ":memory:"} else None
+
+    @property
     def name(self) -> str:
         """What errors call it."""
         return name_of(self._url)

@@ -86,6 +86,10 @@ class TryLaterError(StoreUnavailableError):
         self.after_s = after_s
 
 
+class NotLetInError(StoreUnavailableError):
+    """The server refuses us as such: our user, password or token. What was to be written is kept until that is mended."""
+
+
 class HttpClient:
     """Asks one server. Opened by `with`; threads may share it. `on_retry` is called before every further try."""
 
@@ -167,7 +171,7 @@ class HttpClient:
     def _judged(self, answer: Answer, place: str) -> Answer:
         said = self.told(answer)
         if answer.status in {401, 403}:
-            raise StoreUnavailableError(f"{place} does not let us in ({answer.status} {said})", "check user, password or token")
+            raise NotLetInError(f"{place} does not let us in ({answer.status} {said})", "check user, password or token")
         if 300 <= answer.status < 400:
             to = _place(answer.headers.get("location", ""))
             raise StoreUnavailableError(f"{place} sends us to {to or 'another place'}", "give the address that it is at")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,21 +80,24 @@ class JobStore:
             return _job(_find(connection, number)) if done.rowcount else None
 
     def tell(self, number: int, share: float | None, doing: str) -> bool:
-        """Notes how far a job is. Gives whether it still runs: where not, it was cancelled or deleted."""
+        """Notes how far a job of this process is. Gives whether it is still: else it was cancelled, or given to another."""
         table = tables.jobs
         with self._database.writing(f"note how far job {number} is") as connection:
-            chosen = (table.c.id == number) & (table.c.state == JobState.RUNNING.value)
+            chosen = (table.c.id == number) & (table.c.state == JobState.RUNNING.value) & (table.c.process == this_process())
             told = {"share": share, "doing": storable(doing)[:500]}
             return bool(connection.execute(sa.update(table).where(chosen).values(**told)).rowcount)
 
     def finish(
-        self, number: int, state: JobState, now_ns: int, result: Mapping[str, Any] | None = None, trouble: str = ""
-    ) -> JobRecord:
-        """Notes how a job ended, with an event. One that is over stays as it is. Raises NotFoundError."""
+        self, number: int, state: JobState, now_ns: int, result: Mapping[str, Any] | None = None, trouble: str = "",
+        *, process: str | None = None,
+    ) -> JobRecord:  # fmt: skip
+        """Notes how a job ended, with an event. One that is over stays as it is, and so does one that another process works at
+        than the one that says so (process; None: whoever says so isn't its worker). Raises NotFoundError.
+        """
         table = tables.jobs
         with self._database.writing(f"finish job {number}") as connection:
             found = _find(connection, number)
-            if JobState(found.state).over:
+            if JobState(found.state).over or process not in {None, found.process}:
                 return _job(found)
             new = {
                 "state": state.value, "finished_ns": now_ns, "result": rows.plain(result), "trouble": storable(trouble)[:2000],
@@ -107,14 +110,28 @@ class JobStore:
             names_subject(f"job/{number}")
             return _job(_find(connection, number))
 
-    def put_back(self, now_ns: int) -> tuple[JobRecord, ...]:
-        """Queues again the jobs whose process died; those begun MAX_ATTEMPTS times fail. Gives them as they are then."""
+    def lay_down(self, number: int, process: str, now_ns: int) -> bool:
+        """Queues again a job that its worker was asked to leave: that isn't an attempt. Gives whether it was that process's."""
+        table = tables.jobs
+        with self._database.writing(f"queue job {number} again") as connection:
+            chosen = (table.c.id == number) & (table.c.state == JobState.RUNNING.value) & (table.c.process == process)
+            new: dict[str, Any] = {"state": JobState.QUEUED.value, "process": "", "attempts": table.c.attempts - 1}
+            if not connection.execute(sa.update(table).where(chosen).values(**new)).rowcount:
+                return False
+            found = _find(connection, number)
+            message = f"Job {number}, {found.kind}, waits again: its server stopped."
+            note(connection, now_ns, found.network, "job.queued", message, id=number, kind=found.kind)
+            return True
+
+    def put_back(self, now_ns: int, left: Callable[[JobRecord], bool] = lambda _: False) -> tuple[JobRecord, ...]:
+        """Queues again the jobs whose process died, or of which `left` says that their worker is gone; those begun MAX_ATTEMPTS
+        times fail. Gives them as they are then."""
         table = tables.jobs
         told = []
         with self._database.writing("look for interrupted jobs") as connection:
             running = held(connection, _jobs().where(table.c.state == JobState.RUNNING.value).order_by(table.c.id), table)
             for row in running:
-                if not has_died(row.process, other_hosts=not self._database.on_one_host):
+                if not has_died(row.process, other_hosts=not self._database.on_one_host) and not left(_job(row)):
                     continue
                 again = row.attempts < MAX_ATTEMPTS
                 trouble = "" if again else f"whoever worked at it died {row.attempts} times"

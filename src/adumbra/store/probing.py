@@ -106,6 +106,8 @@ def probe(address: StoreAddress, store: MetricStore, now_ns: int, shown_s: float
         yield replace(found, what=what, took_s=time.monotonic() - began)
         if found.verdict is Verdict.FAILED and what in {"reach", "write, read"}:
             return
+        if address.kind is Kind.ADUMBRA:  # it takes metrics of its own networks only, and has looked at its stores itself
+            return
 
 
 def _reach(trial: _Trial) -> Probe:
@@ -118,6 +120,11 @@ def version(address: StoreAddress) -> str:
     """What the server calls itself. Raises StoreError where it can't be reached."""
     from adumbra.store.http_access import HttpClient
 
+    if address.kind is Kind.ADUMBRA:
+        from adumbra.store.served import ServedConfig, ServedStore
+
+        with ServedStore(ServedConfig((access_to(address, address.url),))) as served:
+            return served.version()
     influx = address.kind is Kind.INFLUXDB
     url = influx_database(address.url)[0] if influx else address.url
     read = address.options.get("read", "/prometheus" if address.kind is Kind.MIMIR else "")

@@ -13,7 +13,17 @@ _NAMESPACE = Path("/proc/self/ns/pid")
 
 def this_process() -> str:
     """This process by place, boot, number and start: a number alone is given out again."""
-    return f"{_place()} {_boot()} {os.getpid()} {_started(os.getpid())}"
+    return process_of(os.getpid())
+
+
+def process_of(number: int) -> str:
+    """A process of this place in the same words; one that is gone has died in them."""
+    return f"{_place()} {_boot()} {number} {_started(number) or '-'}"
+
+
+def is_here(process: str) -> bool:
+    """Whether that process is, or was, of this place: one that can be looked at."""
+    return process.rsplit(" ", 3)[0] == _place()
 
 
 def has_died(process: str, *, other_hosts: bool) -> bool:

@@ -27,8 +27,9 @@ class SourceStore:
         self._database = database
 
     def add(
-        self, network: str, source: str, options: Mapping[str, Any], now_ns: int, *, place: Place = Place.SERVER, host: str = ""
-    ) -> SourceRecord:
+        self, network: str, source: str, options: Mapping[str, Any], now_ns: int, *, place: Place = Place.SERVER,
+        host: str = "", instance: str = "",
+    ) -> SourceRecord:  # fmt: skip
         """A source that is to be observed from now on. Raises ConflictError where there are MAX_SOURCES, or that one is."""
         with self._database.writing(f"add a source to {network}") as connection:
             owner, table = find(connection, network), tables.sources
@@ -40,8 +41,8 @@ class SourceStore:
                 raise ConflictError(f"{source} is observed for {network} already", "stop that one first, or leave it at that")
             number = rows.insert(
                 connection, table, network_id=owner.id, source=storable(source), options=rows.plain(options),
-                place=place.value, state=SourceState.WAITING.value, instance="", process="", host=storable(host), restarts=0,
-                trouble="", accounts={}, created_ns=now_ns,
+                place=place.value, state=SourceState.WAITING.value, instance=instance, process="", host=storable(host),
+                restarts=0, trouble="", accounts={}, created_ns=now_ns,
             )  # fmt: skip
             rows.keep_newest(connection, table, KEPT_SOURCES, but_state=SourceState.RUNNING.value, network_id=owner.id)
             note(connection, now_ns, network, "source.added", f"{source} is to be observed.", id=number)
@@ -89,6 +90,12 @@ class SourceStore:
             chosen = (table.c.id == number) & table.c.state.in_(_OPEN)
             new = {"seen_ns": now_ns, "accounts": rows.plain(accounts), "trouble": storable(trouble)[:2000]}
             return bool(connection.execute(sa.update(table).where(chosen).values(**new)).rowcount)
+
+    def warn(self, number: int, trouble: str) -> None:
+        """Notes what is to be known of a source, until its tap says something else."""
+        table = tables.sources
+        with self._database.writing(f"note the trouble of source {number}") as connection:
+            connection.execute(sa.update(table).where(table.c.id == number).values(trouble=storable(trouble)[:2000]))
 
 
 def _sources() -> sa.Select[Any]:

@@ -31,6 +31,7 @@ from adumbra.schema.state import (
     ProfileRecord,
     SavedTraining,
     ShadowRecord,
+    Tallies,
     TrainingRecord,
     TrainingVersion,
 )
@@ -40,6 +41,7 @@ from adumbra.store.database import Database, names_subject
 from adumbra.store.jobs import JobStore
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
+from adumbra.store.shipments import ShipmentStore
 from adumbra.store.sources import SourceStore
 from adumbra.store.statements import find, hanging_on, held, next_version, note, set_network
 
@@ -53,7 +55,8 @@ KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_PLANS, KEP
 class StateStore:
     """Networks, shadows, observations, trainings, profiles, plans and events. Opened by `with`; threads may share it.
 
-    access, jobs, sources: the rooms of those who may act, of work and of sources to be observed, in the same database.
+    access, jobs, sources, shipments: the rooms of those who may act, of work, of sources to be observed and of what their taps
+    told of, in the same database.
 
     Times are ns since the epoch. Mappings must be plain JSON data; NumPy scalars and tuples are turned into it, and a NaN
     into null. Every method raises StoreError when the database fails, and NotFoundError for a network that isn't there.
@@ -65,6 +68,7 @@ class StateStore:
         self.access = AccessStore(self.database)
         self.jobs = JobStore(self.database)
         self.sources = SourceStore(self.database)
+        self.shipments = ShipmentStore(self.database)
         self._writing, self._reading = self.database.writing, self.database.reading
 
     def __enter__(self) -> Self:
@@ -112,6 +116,24 @@ class StateStore:
             found = connection.execute(sa.select(tables.networks).order_by(tables.networks.c.name))
             return tuple(rows.network(row) for row in found)
 
+    def network_numbers(self) -> dict[str, int]:
+        """The number of each network, by its name: one that is created again has another."""
+        with self._reading("list the networks") as connection:
+            return {row.name: row.id for row in connection.execute(sa.select(tables.networks.c.name, tables.networks.c.id))}
+
+    def tallies(self) -> Tallies:
+        """How many of what there are, by state."""
+        with self._reading("count what there is") as connection:
+
+            def count(table: sa.Table, *columns: str) -> dict[tuple[str, ...], int]:
+                chosen = [table.c[name] for name in columns]
+                found = connection.execute(sa.select(*chosen, sa.func.count()).group_by(*chosen))
+                return {tuple(map(str, names)): int(number) for *names, number in found}
+
+            return Tallies(
+                count(tables.networks, "state"), count(tables.sources, "place", "state"), count(tables.jobs, "kind", "state")
+            )
+
     def networks_of(self, query: NetworkQuery) -> tuple[NetworkRecord, ...]:
         """Some networks, by name: a page. Raises InputError for a limit that isn't one."""
         with self._reading("list networks") as connection:
@@ -145,6 +167,8 @@ class StateStore:
             set_network(connection, old.id, updated_ns=now_ns, **new)
             message = f"Updated the network {name} to version {old.version + 1}."
             note(connection, now_ns, name, "network.updated", message, version=old.version + 1)
+            if old.state == NetworkState.READY.value and old.spec_text != spec_text:
+                _move(connection, old, NetworkState.SHADOWING, now_ns, "its spec changed, and its profile is of the old one")
             names_subject(f"network/{name}")
             return rows.network(find(connection, name))
 
@@ -157,11 +181,7 @@ class StateStore:
     def set_network_state(self, name: str, state: NetworkState, now_ns: int, reason: str) -> NetworkRecord:
         """Moves the network to a state, for a reason that its event tells. Raises ConflictError for a move that there isn't."""
         with self._writing(f"set the state of {name}") as connection:
-            old = find(connection, name)
-            check_move(name, NetworkState(old.state), state)
-            set_network(connection, old.id, state=state.value, updated_ns=now_ns)
-            message = f"The network {name} is {state.value} (was {old.state}): {reason}"
-            note(connection, now_ns, name, "network.state", message, was=old.state, state=state.value, reason=reason)
+            _move(connection, find(connection, name), state, now_ns, reason)
             return rows.network(find(connection, name))
 
     def delete_network(self, name: str, now_ns: int) -> None:
@@ -428,6 +448,14 @@ class StateStore:
         """The number of the newest event; 0 where there is none."""
         with self._reading("look for the newest event") as connection:
             return queries.newest_event(connection)
+
+
+def _move(connection: sa.Connection, network: sa.Row[Any], state: NetworkState, now_ns: int, reason: str) -> None:
+    """Moves a network to a state, with the event of it. Raises ConflictError for a move that there isn't."""
+    check_move(network.name, NetworkState(network.state), state)
+    set_network(connection, network.id, state=state.value, updated_ns=now_ns)
+    message = f"The network {network.name} is {state.value} (was {network.state}): {reason}"
+    note(connection, now_ns, network.name, "network.state", message, was=network.state, state=state.value, reason=reason)
 
 
 def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:

@@ -233,3 +233,26 @@ sources = _table(
     _time("next_ns", nullable=True),
     sa.Index(None, "network_id", "id"),
 )
+
+shipments = _table(
+    "shipments",
+    _of_network(),
+    sa.Column("instance", sa.String(64), nullable=False),
+    _time("start_ns"),
+    _time("end_ns"),
+    sa.Column("settled", sa.Boolean, nullable=False),
+    _time("told_ns"),
+    sa.Index(None, "network_id", "end_ns"),
+)
+
+overlaps = _table(
+    "overlaps",
+    _of_network(),
+    sa.Column("first", sa.String(64), nullable=False),
+    sa.Column("later", sa.String(64), nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("about", sa.Text, nullable=False),
+    _time("since_ns"),
+    _time("seen_ns"),
+    sa.UniqueConstraint("network_id", "first", "later"),
+)

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     VICTORIAMETRICS = "victoriametrics"
     MIMIR = "mimir"
     INFLUXDB = "influxdb"
+    ADUMBRA = "adumbra"
 
 
 _FORMS = {
@@ -42,6 +43,7 @@ _FORMS = {
     Kind.VICTORIAMETRICS: "victoriametrics+http://host:8428",
     Kind.MIMIR: "mimir+https://host",
     Kind.INFLUXDB: "influxdb+http://host:8086/database",
+    Kind.ADUMBRA: "adumbra+https://host:8470",
 }
 SCHEMES: tuple[str, ...] = (
     Kind.DUCKDB.value,
@@ -130,6 +132,10 @@ def open_remote(address: StoreAddress) -> RemoteStore:
             told["gzip"] = options["gzip"] == "1"
         base, database = influx_database(address.url)
         return InfluxStore(InfluxConfig(access_to(address, base), database, **told))
+    if address.kind is Kind.ADUMBRA:
+        from adumbra.store.served import ServedConfig, ServedStore
+
+        return ServedStore(ServedConfig((access_to(address, address.url),)))
     from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
 
     usual = {"write": "/api/v1/push", "read": "/prometheus"} if address.kind is Kind.MIMIR else {}
@@ -278,4 +284,5 @@ _OPTIONS: Mapping[Kind, Mapping[str, _Check]] = {
     Kind.VICTORIAMETRICS: _REMOTE,
     Kind.MIMIR: {**_REMOTE, "tenant": _text},
     Kind.INFLUXDB: {**_REMOTE, "org": _text, "bucket": _text, "gzip": _switch},
+    Kind.ADUMBRA: {name: check for name, check in _REMOTE.items() if name not in {"read", "write", "shards"}},
 }

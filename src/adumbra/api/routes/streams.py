@@ -159,8 +159,12 @@ class _OfNetwork:
         span = metrics.span(self.name) if vms else None
         if span is None or (self.metrics_ns is not None and span[1] <= self.metrics_ns):
             return []
-        start_ns = span[1] - 1 if self.metrics_ns is None else max(self.metrics_ns, span[1] - BACK_NS)
-        series = metrics.read(SeriesQuery(self.name, self.columns, vms, start_ns, span[1]))
+        if self.metrics_ns is None:
+            network = networks.get(self.at.workspace, self.name)
+            series = charts.newest(self.at.workspace, network, vms, span[1], charts.Wanted(self.columns))
+        else:
+            start_ns = max(self.metrics_ns, span[1] - BACK_NS)
+            series = metrics.read(SeriesQuery(self.name, self.columns, vms, start_ns, span[1]))
         self.metrics_ns = span[1]
         return [Message("metrics", metrics_out(series, Origin.SHADOW), self._id)] if series.steps else []
 

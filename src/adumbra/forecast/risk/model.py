@@ -1,15 +1,14 @@
 """The model of the risk: the expected share of a window's steps above a candidate size, one for all VMs of a resource.
 
-Gradient boosting with LightGBM, monotone in the size. Chooses no size; writes nothing and prints nothing.
+Gradient boosting with LightGBM, monotone in the size, loaded when it is first needed. Chooses no size; writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
 
 from adumbra.forecast.risk.examples import Looks, Pairs, examples, look
@@ -18,6 +17,9 @@ from adumbra.schema.backtests import MeasuredUse
 from adumbra.schema.errors import TooLittleDataError
 from adumbra.schema.records import Floats
 from adumbra.schema.units import format_duration
+
+if TYPE_CHECKING:
+    import lightgbm
 
 MIN_EXAMPLES = 3_000
 _TREES = 260
@@ -58,6 +60,8 @@ class RiskModel:
         """The model that `to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
         if not isinstance(plain["booster"], str):
             raise TypeError("a booster is text")
+        import lightgbm
+
         try:
             booster = lightgbm.Booster(model_str=plain["booster"])
         except lightgbm.basic.LightGBMError as error:
@@ -73,6 +77,8 @@ def fit(use: MeasuredUse, shape: Shape, known: int, seed: int) -> RiskModel:
     The loss is the cross entropy of the share, as for a probability: small shares count by their ratio. The size's columns are
     constrained to be monotone. Raises TooLittleDataError below MIN_EXAMPLES.
     """
+    import lightgbm
+
     rng = np.random.default_rng([seed, known, shape.held])
     described, short = examples(use, shape, known, rng)
     if len(short) < MIN_EXAMPLES or not short.any():

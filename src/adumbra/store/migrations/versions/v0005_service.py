@@ -51,13 +51,23 @@ def upgrade() -> None:
         _text("trouble"), _json("accounts"), _time("created_ns"), _time("seen_ns", nullable=True),
         _time("next_ns", nullable=True),
     )  # fmt: skip
+    _make(
+        "shipments", *_of_network("shipments"), _text("instance", 64), _time("start_ns"), _time("end_ns"),
+        sa.Column("settled", sa.Boolean, nullable=False), _time("told_ns"),
+    )  # fmt: skip
+    op.create_index("ix_shipments_network_id_end_ns", "shipments", ["network_id", "end_ns"])
+    _make(
+        "overlaps", *_of_network("overlaps"), _text("first", 64), _text("later", 64),
+        sa.Column("rows", sa.BigInteger, nullable=False), _text("about"), _time("since_ns"), _time("seen_ns"),
+        sa.UniqueConstraint("network_id", "first", "later", name="uq_overlaps_network_id"),
+    )  # fmt: skip
     for table in ("jobs", "sources"):
         op.create_index(f"ix_{table}_network_id_id", table, ["network_id", "id"])
         op.create_index(f"ix_{table}_state", table, ["state"])
 
 
 def downgrade() -> None:
-    for table in ("sources", "jobs", "acts", "sessions", "users", "tokens"):
+    for table in ("overlaps", "shipments", "sources", "jobs", "acts", "sessions", "users", "tokens"):
         op.drop_table(table)
 
 
