@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import Any
 import httpx
 import pytest
 from tests.api.guarding import guarded_server, spoken
+from tests.api.serving import SPEC
 
 from adumbra.api.app import make_app
 from adumbra.api.buckets import Buckets, Known, place
 from adumbra.api.connections import raise_open_files, uvicorn_options
 from adumbra.api.context import Care, Server
 from adumbra.schema.access import NewToken, NewUser, Role
-from adumbra.service import access
+from adumbra.service import access, networks
 from adumbra.service.workspace import Workspace
 from adumbra.settings import ServeSettings
 
@@ -414,6 +415,16 @@ def test_many_with_tokens_that_are_right_come_from_one_address(strict: Served) -
                 assert time.monotonic() < until
                 time.sleep(0.1)
             assert answer.status_code == 200
+
+
+def test_a_stream_is_no_try_for_as_long_as_it_lasts(strict: Served) -> None:
+    networks.create(strict.workspace, SPEC.format(name="shop"), "spec", time.time_ns())
+    with ExitStack() as open_ones, strict.client() as client:
+        for number in range(5):  # more than there are tries
+            secret = access.issue(strict.workspace, NewToken(f"s{number}", Role.VIEWER), time.time_ns()).secret
+            headers = _from(9) | {"Authorization": f"Bearer {secret}"}
+            stream = open_ones.enter_context(client.stream("GET", "/v1/networks/shop/stream", headers=headers))
+            assert stream.status_code == 200
 
 
 def test_who_is_not_trusted_says_nothing_of_addresses(small: Served, tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ class _RefusedError(HTTPException):
 
 @dataclass(slots=True)
 class _Body:
-    """How a request's body comes. most: of how many bytes it may be; taken: of those that all requests may have."""
+    """How a request's body comes. most: of how many bytes it may be; began_s: when the app began to read it."""
 
     most: int
-    began_s: float
+    began_s: float | None = None
     received: int = 0
     vouched: bool = False
     ended: bool = False
@@ -132,27 +132,33 @@ class Limits:
             await _refuse(answer, scope, receive, send)
             return
         self._pending[asked.secret] = self._pending.get(asked.secret, 0) + 1
-        status = 401
+        pending = True
 
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._answer(asked, scope, receive, noted)
-        finally:
+        def settle(status: int) -> None:
+            nonlocal pending
+            if not pending:
+                return
+            pending = False
             self._pending[asked.secret] -= 1
             if not self._pending[asked.secret]:
                 del self._pending[asked.secret]
             if charged and status != 401:
                 self._tries.give_back(asked.place)
 
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                settle(message["status"])  # not at the end, which of a stream is far
+            await send(message)
+
+        try:
+            await self._answer(asked, scope, receive, noted)
+        finally:
+            settle(401)
+
     # How much, and how slowly
 
     async def _answer(self, asked: _Asked, scope: Scope, receive: Receive, send: Send) -> None:
-        body, began = _Body(self._most(scope), _now_s()), False
+        body, began = _Body(self._most(scope)), False
         if asked.body_bytes is not None:
             body.refusal = await self._foreseen(asked.body_bytes, body, scope)
 
@@ -222,6 +228,8 @@ class Limits:
 
     async def _next(self, body: _Body, receive: Receive) -> Message:
         """The next piece, if it comes in time: each within wait_s, and all of them at bytes_per_s at least."""
+        if body.began_s is None:
+            body.began_s = _now_s()
         late_s = body.began_s + self.care.wait_s + body.received / self.care.bytes_per_s
         try:
             async with asyncio.timeout(max(0.0, min(self.care.wait_s, late_s - _now_s()))):
