@@ -61,9 +61,20 @@ def made_user(client: httpx.Client, name: str, **asked: Any) -> dict[str, Any]:
     return made
 
 
+def nobody(serving: Serving) -> httpx.Client:
+    """A browser without any cookie."""
+    return httpx.Client(base_url=serving.url, timeout=60.0, trust_env=False)
+
+
+def tried(serving: Serving, path: str, **asked: Any) -> int:
+    """What comes of an attempt by nobody."""
+    with nobody(serving) as client:
+        return client.post(path, **asked).status_code
+
+
 def signed_in(serving: Serving, name: str, password: str = PASSWORD) -> tuple[httpx.Client, dict[str, str]]:
     """A browser that signed in, and the headers of its changes."""
-    client = serving.nobody()
+    client = nobody(serving)
     answer = client.post("/v1/sessions", json={"name": name, "password": password})
     assert answer.status_code == 201, answer.text
     return client, {CSRF_HEADER: answer.json()["csrf"]}
@@ -230,7 +241,7 @@ def test_nothing_tells_a_name_that_is_there_from_one_that_is_not(serving: Servin
         {"name": "there' --", "password": PASSWORD}, {"name": "THERE", "password": PASSWORD},
         {"name": "there", "password": f"{PASSWORD}x"}, {"name": "there", "password": PASSWORD[:-1]},
     ]  # fmt: skip
-    with serving.nobody() as client:
+    with nobody(serving) as client:
         told = {(answer.status_code, answer.text) for answer in (client.post("/v1/sessions", json=each) for each in asked)}
     assert len(told) == 1
     assert next(iter(told))[0] == 401
@@ -239,7 +250,7 @@ def test_nothing_tells_a_name_that_is_there_from_one_that_is_not(serving: Servin
 def test_a_sign_in_is_asked_for_by_this_server_s_own_page_only(serving: Serving, admin: httpx.Client) -> None:
     made_user(admin, "own")
     right = {"name": "own", "password": PASSWORD}
-    with serving.nobody() as client:
+    with nobody(serving) as client:
         for site, wanted in (("cross-site", 403), ("same-site", 403), ("same-origin", 201), ("none", 201)):
             assert client.post("/v1/sessions", json=right, headers={"Sec-Fetch-Site": site}).status_code == wanted
         form = client.post("/v1/sessions", data=right)  # what a form of another site can send without asking
@@ -251,7 +262,7 @@ def test_a_user_is_disabled_and_enabled(serving: Serving, admin: httpx.Client) -
     browser, _ = signed_in(serving, "bea")
     assert admin.post("/v1/users/bea/disable").json()["disabled"] is not None
     assert browser.get("/v1/networks").status_code == 401
-    assert serving.nobody().post("/v1/sessions", json={"name": "bea", "password": PASSWORD}).status_code == 401
+    assert tried(serving, "/v1/sessions", json={"name": "bea", "password": PASSWORD}) == 401
     assert admin.post("/v1/users/bea/enable").json()["disabled"] is None
     assert browser.get("/v1/networks").status_code == 401  # that sign-in is over
     signed_in(serving, "bea")[0].close()
@@ -287,7 +298,7 @@ def test_passwords_are_changed_by_who_may(serving: Serving, admin: httpx.Client)
     assert browser.get("/v1/networks").status_code == 401
     signed_in(serving, "dan", other)[0].close()
     assert admin.put("/v1/users/dan/password", json={"password": PASSWORD}).status_code == 204
-    assert serving.nobody().post("/v1/sessions", json={"name": "dan", "password": other}).status_code == 401
+    assert tried(serving, "/v1/sessions", json={"name": "dan", "password": other}) == 401
     signed_in(serving, "dan")[0].close()
     assert admin.put("/v1/users/nobody/password", json={"password": PASSWORD}).status_code == 404
     browser.close()
@@ -359,7 +370,7 @@ def test_what_fails_and_what_only_looks_is_not_in_the_log(serving: Serving, admi
     admin.post("/v1/users", json={"name": "x y", "password": PASSWORD})
     admin.post("/v1/tokens", json={"name": "x", "expires": "2001-01-01T00:00:00Z"})
     admin.get("/v1/tokens")
-    serving.nobody().post("/v1/sessions", json={"name": "x", "password": "y"})
+    tried(serving, "/v1/sessions", json={"name": "x", "password": "y"})
     assert admin.get("/v1/audit").json()["items"][0]["id"] == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
@@ -41,6 +42,7 @@ from adumbra.api.routes import (
     whatif,
 )
 from adumbra.api.shapes.common import Problem
+from adumbra.service.access import HASHED_AT_ONCE
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
@@ -62,6 +64,7 @@ class Api(FastAPI):
     def __init__(self, server: Server, **described: Any) -> None:
         super().__init__(**described)
         self.state.server = server
+        self.state.hashing = asyncio.Semaphore(HASHED_AT_ONCE)
 
     def build_middleware_stack(self) -> ASGIApp:
         server: Server = self.state.server

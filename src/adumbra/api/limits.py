@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,17 +25,24 @@ from adumbra.api.problems import of_error, problem
 from adumbra.schema.errors import AdumbraError
 
 API = "/v1/"
-_SIGN_IN = frozenset({"/v1/sessions", "/v1/sessions/current/password"})
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+PAGES = 10
+"""So many times as often may be asked for what is beyond the API: a page of the console is many small files."""
+_SIGN_IN = frozenset({
+    ("POST", "/v1/sessions"), ("PUT", "/v1/sessions/current/password"), ("GET", "/v1/oidc/return"),
+})  # fmt: skip
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+)
+_API_POLICY = (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+_API_HEADERS = {  # of an answer without, and with an ETag
+    False: (_API_POLICY, (b"cache-control", b"no-store")),
+    True: (_API_POLICY, (b"cache-control", b"private, no-cache")),
 }
-_API_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_YEAR = "max-age=31536000"
 
 Vouch = Callable[[Scope], object]
 """Raises AdumbraError for a request of whoever isn't known. May take its time: it is called in a thread."""
@@ -50,10 +57,10 @@ class _RefusedError(HTTPException):
 
 @dataclass(slots=True)
 class _Body:
-    """How a request's body comes. most: of how many bytes it may be; taken: of those that all requests may have."""
+    """How a request's body comes. most: of how many bytes it may be; began_s: when the app began to read it."""
 
     most: int
-    began_s: float
+    began_s: float | None = None
     received: int = 0
     vouched: bool = False
     ended: bool = False
@@ -72,6 +79,7 @@ class Limits:
     vouch: Vouch
     page_headers: Callable[[], Mapping[str, str]] = dict
     _requests: Buckets = field(init=False)
+    _pages: Buckets = field(init=False)
     _tries: Buckets = field(init=False)
     _known: Known = field(init=False)
     _pending: dict[bytes, int] = field(default_factory=dict, init=False)
@@ -80,6 +88,7 @@ class Limits:
     def __post_init__(self) -> None:
         care = self.care
         self._requests = Buckets(care.requests_per_s, care.burst, care.clients)
+        self._pages = Buckets(care.requests_per_s * PAGES, care.burst * PAGES, care.clients)
         self._tries = Buckets(care.tries_per_min / 60, care.tries_per_min, care.clients)
         self._known = Known(care.clients)
 
@@ -90,7 +99,7 @@ class Limits:
         asked = _Asked.of(scope)
         scope[ASKING] = Asking()
         send = self._with_headers(scope, send)
-        refusal = self._too_often(asked)
+        refusal = self._too_often(asked, self._requests if scope["path"].startswith(API) else self._pages)
         if refusal is not None:
             await _refuse(refusal, scope, receive, send)
         elif scope["type"] == "websocket":
@@ -102,11 +111,9 @@ class Limits:
 
     # How often
 
-    def _too_often(self, asked: _Asked) -> JSONResponse | None:
+    def _too_often(self, asked: _Asked, buckets: Buckets) -> JSONResponse | None:
         """Charges whoever asks: by whom they were known lately, else by their address."""
-        now_s = _now_s()
-        mark = self._known.mark(asked.secret)
-        if wait_s := self._requests.take(mark or asked.place, now_s):
+        if wait_s := buckets.take(self._known.mark(asked.secret) or asked.place, _now_s()):
             return _later(429, "too-often", "these are too many requests at once", wait_s)
         return None
 
@@ -125,27 +132,33 @@ class Limits:
             await _refuse(answer, scope, receive, send)
             return
         self._pending[asked.secret] = self._pending.get(asked.secret, 0) + 1
-        status = 401
+        pending = True
 
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._answer(asked, scope, receive, noted)
-        finally:
+        def settle(status: int) -> None:
+            nonlocal pending
+            if not pending:
+                return
+            pending = False
             self._pending[asked.secret] -= 1
             if not self._pending[asked.secret]:
                 del self._pending[asked.secret]
             if charged and status != 401:
                 self._tries.give_back(asked.place)
 
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                settle(message["status"])  # not at the end, which of a stream is far
+            await send(message)
+
+        try:
+            await self._answer(asked, scope, receive, noted)
+        finally:
+            settle(401)
+
     # How much, and how slowly
 
     async def _answer(self, asked: _Asked, scope: Scope, receive: Receive, send: Send) -> None:
-        body, began = _Body(self._most(scope), _now_s()), False
+        body, began = _Body(self._most(scope)), False
         if asked.body_bytes is not None:
             body.refusal = await self._foreseen(asked.body_bytes, body, scope)
 
@@ -215,6 +228,8 @@ class Limits:
 
     async def _next(self, body: _Body, receive: Receive) -> Message:
         """The next piece, if it comes in time: each within wait_s, and all of them at bytes_per_s at least."""
+        if body.began_s is None:
+            body.began_s = _now_s()
         late_s = body.began_s + self.care.wait_s + body.received / self.care.bytes_per_s
         try:
             async with asyncio.timeout(max(0.0, min(self.care.wait_s, late_s - _now_s()))):
@@ -237,28 +252,28 @@ class Limits:
     def _with_headers(self, scope: Scope, send: Send) -> Send:
         async def headed(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                self._add_headers(scope, MutableHeaders(scope=message))
+                message["headers"] = self._with_more(scope, list(message.get("headers", ())))
             await send(message)
 
         return headed
 
-    def _add_headers(self, scope: Scope, headers: MutableHeaders) -> None:
-        for name, value in _HEADERS.items():
-            headers.setdefault(name, value)
+    def _with_more(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """An answer's headers with those that it lacks."""
+        there = {name.lower() for name, _ in headers}
+        more = list(_HEADERS)
         if scope["path"].startswith(API):
-            headers.setdefault("Content-Security-Policy", _API_POLICY)
-            headers.setdefault("Cache-Control", "private, no-cache" if "ETag" in headers else "no-store")
+            more += _API_HEADERS[b"etag" in there]
         else:
-            for name, value in self.page_headers().items():
-                headers.setdefault(name, value)
+            more += ((name.lower().encode(), value.encode()) for name, value in self.page_headers().items())
         if scope.get("scheme") in {"https", "wss"} and _has_a_name(scope):
-            headers.setdefault("Strict-Transport-Security", _YEAR)
+            more.append((b"strict-transport-security", b"max-age=31536000"))
+        return headers + [each for each in more if each[0] not in there]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What the headers of a request tell. secret: a hash of what they come with, b"" for nothing; bearer: whether that is a
-    token; signs_in: whether there is a password in its body; body_bytes: None where that isn't said beforehand."""
+    token; signs_in: whether it brings a password or a provider's word; body_bytes: None where that isn't said beforehand."""
 
     place: str
     secret: bytes
@@ -268,19 +283,19 @@ class _Asked:
 
     @classmethod
     def of(cls, scope: Scope) -> _Asked:
-        headers = Headers(scope=scope)
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of several the first counts, as it does for the app
         client = scope.get("client")
-        bearer = headers.get("authorization", "")
-        given = bearer or cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        told = headers.get("content-length", "0")
-        chunked = "transfer-encoding" in headers
-        signs_in = scope["type"] == "http" and scope["method"] != "GET" and scope["path"] in _SIGN_IN
+        bearer = headers.get(b"authorization", b"")
+        given = bearer or cookie_parser(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE, "").encode()
+        told = headers.get(b"content-length", b"0")
+        chunked = b"transfer-encoding" in headers
+        signs_in = (scope.get("method"), scope["path"]) in _SIGN_IN
         return cls(
             place(client[0]) if client else "?",
-            hashlib.sha256(given.encode("utf-8", "replace")).digest() if given else b"",
+            hashlib.sha256(given).digest() if given else b"",
             bool(bearer),
             signs_in,
-            int(told) if told.isdecimal() and told.isascii() and not chunked else None,
+            int(told) if told.isdigit() and len(told) < 20 and not chunked else None,
         )
 
 

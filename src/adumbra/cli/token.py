@@ -48,8 +48,13 @@ def create(
         act = access.LocalAct(opened, "adumbra token create", now)
         told = {"name": name, "role": role, "networks": network, "expires_ns": ends_ns}
         made = act.make(lambda: access.issue(opened, new, now), told, after=lambda issued: access.told(issued.record))
-    show(output, _data(made.record, now) | {"secret": made.secret}, lambda: _made(made.record, made.secret, now))
+    show(
+        output,
+        _data(made.record, now) | {"secret": made.secret},
+        lambda: _table(f"made token {made.record.id}", [made.record], now),
+    )
     if output is Output.TABLE:
+        typer.echo(made.secret)  # whole, however narrow the terminal
         say("this is the one time that the secret is shown; give it as `Authorization: Bearer SECRET`")
 
 
@@ -130,10 +135,3 @@ def _table(title: str, found: list[TokenRecord], now: int, caption: str = "") ->
     ]  # fmt: skip
     columns = ("number", "name", "role", "networks", "state", "ends", "last used")
     return table_of(title, columns, rows, caption, text=_WORDS, names=frozenset({"name", "role"}))
-
-
-def _made(record: TokenRecord, secret: str, now: int) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    return Group(_table(f"made token {record.id}", [record], now), Text(secret, no_wrap=True))

@@ -49,7 +49,9 @@ class Principal:
     def mark(self) -> str:
         """What tells them from everybody else, also from those of the same name."""
         number = self.token_id if self.through is Through.TOKEN else self.user_id
-        return f"{self.through.value}:{self.name if number is None else number}"
+        if number is not None:
+            return f"{self.through.value}:{number}"
+        return f"{self.through.value}:{self.name}:{','.join(self.networks or ())[:63]}"
 
     def may(self, role: Role, network: str | None = None) -> bool:
         """Whether they may do what `role` may, to that network or, None, to what is of no network."""

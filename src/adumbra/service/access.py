@@ -326,9 +326,9 @@ def make(workspace: Workspace, act: Act, now_ns: int, do: Callable[[], T], after
     """Does what an act asks for, in the log. after: what the log tells of what stands then."""
     with acting(act, now_ns) as started:
         made = do()
-    if started.id is not None and (stands := after(made)) is not None:
-        workspace.state.access.finish_act(started.id, stands)
-    return made
+        if started.id is not None and (stands := after(made)) is not None:
+            workspace.state.access.finish_act(started.id, stands)
+        return made
 
 
 def _session(workspace: Workspace, user: UserRecord, now_ns: int) -> SignedIn:

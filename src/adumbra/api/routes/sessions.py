@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from adumbra.api.access import COOKIE, CSRF_HEADER, Known
 from adumbra.api.acts import Changing
@@ -10,7 +15,7 @@ from adumbra.api.context import At, Server
 from adumbra.api.shapes.access import OwnPassword, SignIn, Whoami
 from adumbra.api.shapes.common import instant
 from adumbra.schema.access import Principal, SessionRecord, Through
-from adumbra.schema.errors import ForbiddenError, InputError
+from adumbra.schema.errors import BusyError, ForbiddenError, InputError
 from adumbra.service import access
 
 router = APIRouter(prefix="/sessions", tags=["access"])
@@ -20,17 +25,35 @@ SIGN_IN = "/v1/sessions"
 
 
 @router.post("", status_code=201, summary="Sign in: sets the cookie, and tells the CSRF token")
-def sign_in(asked: SignIn, request: Request, at: At, response: Response) -> Whoami:
+async def sign_in(asked: SignIn, request: Request, at: At, response: Response) -> Whoami:
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise ForbiddenError("a page of another site may not sign you in", "sign in at this server's own page")
     origin = request.client.host if request.client else "?"
-    made = access.sign_in(at.workspace, asked.name, asked.password.get_secret_value(), at.now(), origin)
+    async with _turn(request):
+        made = await run_in_threadpool(
+            access.sign_in, at.workspace, asked.name, asked.password.get_secret_value(), at.now(), origin
+        )
     set_cookie(response, request, at, made.secret, access.SESSION_S)
     user = made.session.user
     return Whoami(
         name=user.name, role=user.role, networks=_listed(user.networks), through=Through.SESSION,
         csrf=made.session.csrf, expires=instant(made.session.expires_ns),
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def _turn(request: Request) -> AsyncIterator[None]:
+    """One's turn at hashing a password, waited for without holding a thread that others need. Raises BusyError."""
+    turns: asyncio.Semaphore = request.app.state.hashing
+    try:
+        async with asyncio.timeout(access.HASH_WAIT_S):
+            await turns.acquire()
+    except TimeoutError:
+        raise BusyError("too many sign in at this moment", "try again in a few seconds") from None
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 @router.get("/current", summary="Who am I, and what may I do?")
