@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError
-from adumbra.schema.state import NetworkState, NewTraining, ObservationState, PlanState
+from adumbra.schema.jobs import JobKind, JobQuery, JobState
+from adumbra.schema.state import EventQuery, NetworkQuery, NetworkState, NewTraining, ObservationState, PlanState
 from adumbra.store import processes
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.rows import plain
@@ -412,3 +413,58 @@ def test_what_is_no_json_is_refused(store: StateStore, shop: str) -> None:
     with pytest.raises(TypeError, match="a set is no JSON data"):
         store.save_profile(shop, {"vms": {1, 2}}, 1)
     assert store.profile(shop) is None
+
+
+def test_networks_are_listed_a_page_at_a_time(store: StateStore) -> None:
+    for name in ("a", "b", "c_", "d"):
+        store.create_network(name, "", 1)
+    store.set_network_state("d", NetworkState.READY, 2, "it has a profile")
+
+    def names(query: NetworkQuery) -> list[str]:
+        return [each.name for each in store.networks_of(query)]
+
+    assert names(NetworkQuery(limit=2)) == ["a", "b"]
+    assert names(NetworkQuery(after="b")) == ["c_", "d"]
+    assert names(NetworkQuery(("a", "d", "nope"))) == ["a", "d"]
+    assert names(NetworkQuery(state=NetworkState.READY)) == ["d"]
+    assert names(NetworkQuery(())) == []
+    assert names(NetworkQuery(after="b\0")) == ["c_", "d"]
+    with pytest.raises(InputError):
+        store.networks_of(NetworkQuery(limit=0))
+
+
+def test_events_are_chosen_by_network_kind_and_time(store: StateStore) -> None:
+    for number, (network, kind) in enumerate(
+        [("a", "job.done"), ("b", "job.done"), (None, "server.started"), ("a", "jobs"), ("a", "job"), ("a", "job_x.done")]
+    ):
+        store.add_event(network, kind, f"event {number}", {}, number)
+
+    def told(query: EventQuery) -> list[int]:
+        return [int(each.message.removeprefix("event ")) for each in store.events_of(query)]
+
+    assert told(EventQuery()) == [5, 4, 3, 2, 1, 0]
+    assert told(EventQuery(kinds=("job",))) == [4, 1, 0]
+    assert told(EventQuery(("a",), ("job", "jobs"))) == [4, 3, 0]
+    assert told(EventQuery(since_ns=4)) == [5, 4]
+    third = store.events_of(EventQuery(limit=3))[-1].id
+    assert told(EventQuery(before_id=third)) == [2, 1, 0]
+    assert told(EventQuery(after_id=third, limit=1)) == [4]
+    assert store.newest_event() == store.events(limit=1)[0].id
+
+
+def test_jobs_and_plans_are_listed_newest_first(store: StateStore, shop: str) -> None:
+    store.create_network("mall", "", 1)
+    jobs = [store.jobs.add(name, kind, {}, "ann", 1) for name, kind in
+            [(shop, JobKind.TRAIN), ("mall", JobKind.TRAIN), (shop, JobKind.WHATIF)]]  # fmt: skip
+    store.jobs.finish(jobs[0].id, JobState.CANCELLED, 2)
+
+    def told(query: JobQuery) -> list[int]:
+        return [jobs.index(next(job for job in jobs if job.id == each.id)) for each in store.jobs.listing(query)]
+
+    assert told(JobQuery()) == [2, 1, 0]
+    assert told(JobQuery((shop,))) == [2, 0]
+    assert told(JobQuery(kinds=(JobKind.TRAIN,), states=(JobState.QUEUED,))) == [1]
+    assert told(JobQuery(before_id=jobs[2].id, limit=1)) == [1]
+    plans = [store.save_plan(shop, {"n": n}, 1).id for n in range(3)]
+    assert [each.id for each in store.plans(shop)] == plans[::-1]
+    assert [each.id for each in store.plans(shop, 1, plans[2])] == [plans[1]]

@@ -51,7 +51,12 @@ def read_spec(path: Path) -> str:
 
 def check(text: str, file: str) -> NetworkSpec:
     """Is this spec right, its instance types known? Raises SpecError with one line a problem."""
-    return parse_spec(text, file, _unknown_types)
+    known = _SPECS.known(text)
+    if known is not None and not any(_unknown_types(known[0])):
+        return known[0]
+    spec = parse_spec(text, file, _unknown_types)
+    _SPECS.keep(text, spec)
+    return spec
 
 
 def _unknown_types(spec: NetworkSpec) -> Iterator[tuple[Location, str]]:
@@ -157,12 +162,18 @@ class _Specs:
 
     def of(self, text: str, name: str) -> tuple[NetworkSpec, tuple[Vm, ...]]:
         """The spec, and the VMs that it stands for. Raises SpecError, which calls it by `name`."""
+        return self.known(text) or self.keep(text, parse_spec(text, name))
+
+    def known(self, text: str) -> tuple[NetworkSpec, tuple[Vm, ...]] | None:
+        """The same where it was read before."""
         with self._turn:
             found = self._known.get(text)
             if found is not None:
                 self._known.move_to_end(text)
-                return found
-        spec = parse_spec(text, name)
+            return found
+
+    def keep(self, text: str, spec: NetworkSpec) -> tuple[NetworkSpec, tuple[Vm, ...]]:
+        """Notes a spec that was read."""
         found = spec, expand_vms(spec)
         with self._turn:
             if text not in self._known:

@@ -17,7 +17,7 @@ from adumbra.api.shapes.calibration import CalibrationOut
 from adumbra.api.shapes.common import Asked, Problem, instant
 from adumbra.api.shapes.jobs import JobOut
 from adumbra.schema.access import Role
-from adumbra.schema.errors import AdumbraError, InputError, NotFoundError
+from adumbra.schema.errors import InputError, NotFoundError
 from adumbra.schema.jobs import JobKind
 from adumbra.service import calibrations, uploads
 
@@ -108,12 +108,15 @@ def calibrate(
         kept.append(uploads.keep(at.workspace, content, suffix))
         return _asked(usage=kept[0], update=update, train_share=train_share, measured_on=measured_on, called=called)
 
+    read = None
     try:
-        return queued_with(change, response, name, JobKind.CALIBRATE, ask)
-    except AdumbraError:
+        queued_job = queued_with(change, response, name, JobKind.CALIBRATE, ask)
+        read = queued_job.asked["usage"]
+        return queued_job
+    finally:
         for each in kept:
-            uploads.drop(at.workspace, {"usage": each})
-        raise
+            if each != read:  # no job came of it, or another request with the same key came first
+                uploads.drop(at.workspace, {"usage": each})
 
 
 @router.post("/from-traffic", status_code=202, summary="Correct a network's VMs by observed response times; a job")
