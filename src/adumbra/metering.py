@@ -106,6 +106,7 @@ class PacketMetering:
         if frames.complete_to_ns:
             self._complete_to_ns = frames.complete_to_ns
             yield from self.meter.advance(frames.complete_to_ns)
+            yield from self.meter.complete(frames.complete_to_ns)
 
     def accounts(self) -> Accounts:
         return self.meter.accounts(self.source.losses())

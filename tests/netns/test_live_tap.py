@@ -31,8 +31,8 @@ vms:
 {more}
 """
 MORE = "  - {name: db, subnet: web, addresses: [10.20.1.20]}"
-SOON_S = 1.0
-"""How long after its end an interval is to be stored."""
+SOON_S = 5.0
+"""How long after its end an interval is to be stored: under 1 s on a machine that isn't busy, which a test's often is."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def said(child: subprocess.Popen[str], text: str) -> str:
     return told
 
 
-def stored_by(server: Serving, name: str, least: int, vm: str = "web", within_s: float = 60.0) -> tuple[int, int]:
+def stored_by(server: Serving, name: str, least: int, vm: str = "web", within_s: float = 120.0) -> tuple[int, int]:
     """Waits until so many intervals are stored; gives the first's beginning, and when it was seen to be there."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:

@@ -228,6 +228,8 @@ class _Tap:
             except BaseException as error:
                 self._end(beats, control, str(error) or "it was stopped", failed=not isinstance(error, KeyboardInterrupt))
                 raise
+        if beats.over:
+            self.job.say(beats.over)
         if beats.failed is not None and not isinstance(beats.failed, NotFoundError):
             raise beats.failed
         ended = observation.accounts.losses.ended
