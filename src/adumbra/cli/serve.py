@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,15 @@ from adumbra.cli.session import now_ns
 
 if TYPE_CHECKING:
     from adumbra.cli.serving import Listening
+    from adumbra.daemon.loops import Loop
     from adumbra.daemon.server import Plan
+    from adumbra.service.tls import Certificate
     from adumbra.service.workspace import Workspace
     from adumbra.settings import ServeSettings
+
+
+RENEW_S = 60.0
+"""How often is looked whether there is another certificate."""
 
 
 def register(root: typer.Typer) -> None:
@@ -45,12 +52,22 @@ def serve(
     told = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "insist": insist or None}
     serving = serving.model_copy(update={name: value for name, value in told.items() if value is not None})
     set_up_log(settings.log_level if "log_level" in settings.model_fields_set else "info", settings.log_format)
-    with Workspace(settings.home, storage_of(settings)) as workspace, one_server(workspace):
+    storage = storage_of(settings)
+    # Where several servers share the state, another may have to go on with what a tap was told is stored: it isn't left in this
+    # one's spool, but in the tap's.
+    storage = replace(storage, direct="://" in storage.state)
+    with Workspace(settings.home, storage) as workspace, one_server(workspace):
         _serve(workspace, serving, settings.captures)
 
 
 def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None) -> None:
     """Wires a server together, and runs it to its end."""
+    from adumbra.service import tls
+
+    notes = (*tls.check(settings), *_about_stores(workspace))  # before anything else is loaded: it says what is wrong at once
+    certificate = tls.certificate(settings)
+    notes += certificate.sentences(now_ns()) if certificate else ()
+
     from adumbra import __version__
     from adumbra.api.app import make_app
     from adumbra.api.connections import raise_open_files, uvicorn_options
@@ -61,17 +78,15 @@ def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None)
     from adumbra.console.app import add_console
     from adumbra.console.context import Console
     from adumbra.daemon.server import Daemon
-    from adumbra.service import tls
     from adumbra.settings import load_oidc_settings
     from adumbra.store.scrape import exposition
     from adumbra.telemetry import Requests, Telemetry
 
-    notes = (*tls.check(settings), *_about_stores(workspace))
-    certificate, care = tls.certificate(settings), Care(connections=settings.connections)
+    care = Care(connections=settings.connections)
     raise_open_files(care)
     listening = listening_on(settings.host, settings.port, tls=certificate is not None)
     telemetry, requests = Telemetry(__version__), Requests()
-    daemon = Daemon(workspace, now_ns, lambda: listening.own_url, _plan())
+    daemon = Daemon(workspace, now_ns, lambda: listening.own_url, _plan(), others=_renewing(certificate))
     daemon.watch(telemetry)
     telemetry.watch(requests.readings)
     server = Server(
@@ -85,6 +100,17 @@ def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None)
         uvicorn_options(settings, care), lambda: _greet(workspace, listening, notes), app.state.streams.end,
     )  # fmt: skip
     run(running, listening)
+
+
+def _renewing(certificate: Certificate | None) -> list[Loop]:
+    """The loop that reads a certificate again once it has changed."""
+    from adumbra.daemon.loops import Loop
+
+    def renew() -> None:
+        if certificate is not None:
+            certificate.renew()
+
+    return [] if certificate is None else [Loop("certificate", renew, RENEW_S)]
 
 
 def _plan() -> Plan:

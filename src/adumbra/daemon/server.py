@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -56,11 +56,12 @@ class Plan:
 
 
 class Daemon:
-    """The loops over a workspace. now: the clock, ns since the epoch; url: where the server's own children reach it."""
+    """The loops over a workspace. now: the clock, ns since the epoch; url: where the server's own children reach it; others:
+    loops that are to be run beside these."""
 
     def __init__(
         self, workspace: Workspace, now: Callable[[], int], url: Callable[[], str], plan: Plan | None = None,
-        commands: Commands | None = None,
+        *, others: Sequence[Loop] = (),
     ) -> None:  # fmt: skip
         plan = plan or Plan()
         self._workspace, self._now = workspace, now
@@ -68,7 +69,7 @@ class Daemon:
         self._log = structlog.get_logger(__name__)
         self.insiders = Insiders()
         self.ownership = ownership_of(workspace.state, self.wake)
-        commands = commands or Commands(workspace, self.insiders, url)
+        commands = Commands(workspace, self.insiders, url)
         self.taps = Taps(workspace, now, self.ownership, commands.tap, socket.gethostname())
         self.jobs = Jobs(workspace, now, self.ownership, commands.job, plan.jobs)
         learning = Learning(workspace, now, self.ownership, plan.schedule, self.wake)
@@ -78,6 +79,7 @@ class Daemon:
             Loop("jobs", self._once_recovered(self.jobs.turn), JOBS_S, OFTEN_S),
             Loop("learning", self._once_recovered(learning.turn), LEARNING_S),
             Loop("upkeep", self._once_recovered(self._upkeep), UPKEEP_S),
+            *others,
         )
         self._recovering = Loop("recovery", self._recover, RECOVERY_S, OFTEN_S)
         self.loops = (self._owning, self._recovering, *self._moving)
