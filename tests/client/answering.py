@@ -38,14 +38,12 @@ class Said:
 
 def ask(environment: dict[str, str], *arguments: str) -> Said:
     """A command, with no more of the environment than is given, beyond what every process has."""
-    bare = {name: None for name in ("ADUMBRA_SERVER", "ADUMBRA_TOKEN", "ADUMBRA_TOKEN_FILE", "ADUMBRA_HOME")}
+    bare = dict.fromkeys(("ADUMBRA_SERVER", "ADUMBRA_TOKEN", "ADUMBRA_TOKEN_FILE", "ADUMBRA_HOME"))
     done = CliRunner(env={**bare, "COLUMNS": "110", **environment}).invoke(app, list(arguments))
     if isinstance(done.exception, AdumbraError):
         return Said(done.exception.exit_status, done.stdout, f"{done.stderr}{done.exception}")
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
     return Said(done.exit_code, done.stdout, done.stderr)
-
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,5 +176,3 @@ def test_a_command_of_this_host_alone_says_so(pair: Both) -> None:
         assert "works in this host's own workspace, and ADUMBRA_SERVER names a server" in said.told
     said = pair.ask_there("train", "lab", "--ray", "local")
     assert (said.status, "leave --ray out" in said.told) == (2, True)
-
-
