@@ -1,4 +1,4 @@
-"""The client against servers that behave, misbehave, and aren't there: its errors, its patience, and that it keeps its secret."""
+"""The client against servers that behave, misbehave, or are away: its errors, its patience, and that it keeps its secret."""
 
 from __future__ import annotations
 
@@ -229,9 +229,9 @@ def test_the_secret_is_in_no_error_and_no_repr() -> None:
     assert "***" in str(raised.value)
     shown = f"{raised.value!r} {raised.value} {asked!r} {asked.access!r} {vars(asked)} {Request('GET', '/', content=b'x')!r}"
     assert TOKEN not in shown
-    with pretending(lambda *_: (500, {}, f"oops {TOKEN}".encode())) as server, client(server.url) as asked:
-        with pytest.raises(errors.ServerError) as told:
-            asked.network("shop")
+    oops = 500, {}, f"oops {TOKEN}".encode()
+    with pretending(lambda *_: oops) as server, client(server.url) as asked, pytest.raises(errors.ServerError) as told:
+        asked.network("shop")
     assert TOKEN not in str(told.value)
 
 

@@ -185,15 +185,21 @@ def check(question: Question) -> None:
 def work_of(workspace: Workspace, name: str, question: Question) -> int:
     """How much work a question is: VMs times stored intervals, as they are or would be if nothing were missing.
 
-    Raises NotFoundError for a network that isn't there, TooLittleDataError where nothing is stored of it.
+    Raises NotFoundError for a network or VM that isn't there, ConflictError where nothing is stored of it.
     """
     network = networks.get(workspace, name)
+    _stored(workspace, network, question.vms)
     start_ns, end_ns = replays.span(workspace, name, question.last_s)
     intervals = max(1, (end_ns - start_ns) // max(network.spec.interval_ns, 1))
     return int(intervals) * len(set(question.vms) or network.vms)
 
 
 def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
+    return list(replays.with_arrivals(workspace, network.name, _stored(workspace, network, vms)))
+
+
+def _stored(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
+    """Those VMs, or all, of which anything is stored. Raises NotFoundError, ConflictError."""
     stored = set(workspace.metrics.vms(network.name))
     emulated = {vm.name: vm for vm in emulated_vms(network)}
     unknown = [vm for vm in vms if vm not in emulated]
@@ -204,7 +210,7 @@ def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[
         raise ConflictError(
             f"nothing of these VMs of {network.name} was observed", f"run `adumbra observe {network.name} SOURCE`"
         )
-    return list(replays.with_arrivals(workspace, network.name, chosen))
+    return chosen
 
 
 def _replayed(workspace: Workspace, name: str, vms: Sequence[EmulatedVm], between: tuple[int, int], factor: float) -> Intervals:
