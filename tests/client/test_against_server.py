@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.client.answering import ask
 
 from adumbra.api.context import Care
 from adumbra.client import Access, Client
-from adumbra.schema.access import Role
+from adumbra.schema.access import NewUser, Role
 from adumbra.schema.errors import (
     AccessError,
     AdumbraError,
@@ -61,6 +62,27 @@ def test_a_command_tells_of_that_in_one_line(serving: Serving) -> None:
     assert "this needs operator" in said.told
     said = ask({"ADUMBRA_SERVER": serving.url, "ADUMBRA_TOKEN": f"{token}x"}, "network", "list")
     assert (said.status, token in said.told) == (1, False)
+
+
+def test_tokens_and_users_are_made_through_the_server(serving: Serving) -> None:
+    environment = {"ADUMBRA_SERVER": serving.url, "ADUMBRA_TOKEN": serving.token(Role.ADMIN)}
+    made = json.loads(ask(environment, "token", "create", "grafana", "--network", "shop", "-o", "json").shown)
+    assert (made["name"], made["role"], made["networks"], made["state"]) == ("grafana", "viewer", ["shop"], "holds")
+    with client(serving, made["secret"]) as asked:
+        assert asked.network("shop").name == "shop"
+    listed = json.loads(ask(environment, "token", "list", "-o", "json").shown)
+    assert made["id"] in [each["id"] for each in listed]
+    assert "secret" not in listed[0]
+    assert json.loads(ask(environment, "token", "revoke", str(made["id"]), "-o", "json").shown)["state"] == "revoked"
+    with client(serving, made["secret"]) as asked, pytest.raises(AccessError):
+        asked.network("shop")
+    with client(serving, environment["ADUMBRA_TOKEN"]) as asked:
+        assert asked.add_user(NewUser("ada", Role.OPERATOR, ("shop",)), "a long one, of 12 characters").name == "ada"
+        assert asked.set_disabled("ada", disabled=True).disabled_ns is not None
+        assert asked.set_disabled("ada", disabled=False).disabled_ns is None
+        assert asked.set_rights("ada", Role.VIEWER).networks is None
+        asked.set_password("ada", "another long one, of 12 characters")
+    assert [each["name"] for each in json.loads(ask(environment, "user", "list", "-o", "json").shown)] == ["ada"]
 
 
 def test_a_network_that_was_changed_meanwhile_stays(serving: Serving) -> None:
