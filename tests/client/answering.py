@@ -65,7 +65,7 @@ class Both:
 
 @contextmanager
 def both(folder: Path, home: Path) -> Iterator[Both]:
-    """A server over a copy of a workspace, with its jobs worked on in a thread, and a clock that stands at NOW_NS everywhere."""
+    """A server over a copy of a workspace, its jobs worked on in a thread; the clock stands at NOW_NS everywhere."""
     there = folder / "there"
     shutil.copytree(home, there)
     waiting: queue.SimpleQueue[bool] = queue.SimpleQueue()

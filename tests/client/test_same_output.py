@@ -150,7 +150,7 @@ def test_what_can_not_be_done_is_told_in_the_same_words(pair: Both, arguments: l
     assert (there.status, there.told) == (here.status, here.told)
 
 
-@pytest.mark.parametrize("arguments", CHANGE, ids=lambda arguments: " ".join(arguments))
+@pytest.mark.parametrize("arguments", CHANGE, ids=" ".join)
 def test_what_is_changed_is_told_the_same(pair: Both, arguments: list[str]) -> None:
     form = ["-o", "json"] if arguments[:2] != ["network", "delete"] else []
     here = pair.ask_here(*filled(pair, arguments), *form)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adumbra.cli.uses import Uses
+    from adumbra.client import Client
     from adumbra.fanout import Fanout
     from adumbra.service.workspace import Workspace
     from adumbra.settings import ClientSettings
@@ -75,8 +76,8 @@ def fanned_out(ray: str | None) -> Iterator[Fanout]:
 def uses(ray: str | None = None) -> Iterator[Uses]:
     """The use cases: of the server that ADUMBRA_SERVER names, or else of the user's workspace, with tasks worked on where `ray`
     says. Raises InputError for both."""
-    settings = _server()
-    if settings is None:
+    client = server_client()
+    if client is None:
         from adumbra.cli.here import Here
 
         with workspace() as opened, fanned_out(ray) as fanout:
@@ -85,10 +86,19 @@ def uses(ray: str | None = None) -> Iterator[Uses]:
     if ray is not None:
         raise InputError("--ray is for work on this host, and ADUMBRA_SERVER names a server", "leave --ray out, or unset that")
     from adumbra.cli.there import There
+
+    with client:
+        yield There(client, now_ns)
+
+
+def server_client() -> Client | None:
+    """A client of the server that ADUMBRA_SERVER names, yet to be opened; None where it names none. Raises InputError."""
+    settings = _server()
+    if settings is None:
+        return None
     from adumbra.client import Client
 
-    with Client.of(settings, say) as client:
-        yield There(client, now_ns)
+    return Client.of(settings, say)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adumbra.cli.access_uses import access_uses
 from adumbra.cli.output import Output, OutputOption, asked, iso, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import now_ns
 from adumbra.schema.access import Role
 
 if TYPE_CHECKING:
@@ -39,15 +40,12 @@ def create(
     """Make a token. Its secret is shown this once, and kept nowhere."""
     from adumbra.schema.access import NewToken
     from adumbra.schema.units import parse_keep_s
-    from adumbra.service import access
 
     now = now_ns()
     ends_ns = None if expires is None else now + round(asked(parse_keep_s, expires, "--expires") * 1e9)
     new = NewToken(name, role, networks_of(network), ends_ns)
-    with workspace() as opened:
-        act = access.LocalAct(opened, "adumbra token create", now)
-        told = {"name": name, "role": role, "networks": network, "expires_ns": ends_ns}
-        made = act.make(lambda: access.issue(opened, new, now), told, after=lambda issued: access.told(issued.record))
+    with access_uses() as use:
+        made = use.issue(new)
     show(
         output,
         _data(made.record, now) | {"secret": made.secret},
@@ -64,11 +62,9 @@ def listing(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the tokens that hold, newest first."""
-    from adumbra.service import access
-
     now = now_ns()
-    with workspace() as opened:
-        found = access.tokens_for(opened, access.local_user(), access.MAX_LISTED)
+    with access_uses() as use:
+        found = use.tokens()
     shown = [each for each in found if all_ or each.holds(now)]
     caption = "" if shown else "there are none; run `adumbra token create NAME`"
     show(output, [_data(each, now) for each in shown], lambda: _table("tokens", shown, now, caption))
@@ -77,15 +73,9 @@ def listing(
 @app.command("revoke")
 def revoke(number: NumberArgument, output: OutputOption = Output.TABLE) -> None:
     """Revoke a token: it is refused from this moment on."""
-    from adumbra.service import access
-
     now = now_ns()
-    with workspace() as opened:
-        before = opened.state.access.token(number)
-        act = access.LocalAct(opened, "adumbra token revoke", now)
-        done = act.make(
-            lambda: opened.state.access.revoke_token(number, now), before=access.told(before), after=access.told
-        )  # fmt: skip
+    with access_uses() as use:
+        done = use.revoke(number)
     show(output, _data(done, now), lambda: _table(f"revoked token {number}", [done], now))
 
 

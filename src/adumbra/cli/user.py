@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adumbra.cli.access_uses import access_uses
 from adumbra.cli.output import Output, OutputOption, iso, say, show, table_of
-from adumbra.cli.session import now_ns, workspace
 from adumbra.cli.token import NetworksOption, RoleOption, networks_of, networks_shown, time_shown
 from adumbra.schema.access import Role
 
@@ -29,24 +29,18 @@ def add(
 ) -> None:
     """Add a user. The password is asked for at a terminal, or read from standard input, a line."""
     from adumbra.schema.access import NewUser
-    from adumbra.service import access
 
     password = _password()
-    new, now = NewUser(name, role, networks_of(network)), now_ns()
-    with workspace() as opened:
-        act = access.LocalAct(opened, "adumbra user add", now)
-        told = {"name": name, "role": role, "networks": network}
-        made = act.make(lambda: access.add_user(opened, new, password, now), told, after=access.told)
+    with access_uses() as use:
+        made = use.add_user(NewUser(name, role, networks_of(network)), password)
     show(output, _data(made), lambda: _table(f"added {name}", [made]))
 
 
 @app.command("list")
 def listing(output: OutputOption = Output.TABLE) -> None:
     """List the users, by name."""
-    from adumbra.service import access
-
-    with workspace() as opened:
-        found = access.users_for(opened, access.local_user(), access.MAX_LISTED)
+    with access_uses() as use:
+        found = use.users()
     caption = "" if found else "there are none; run `adumbra user add NAME`"
     show(output, [_data(each) for each in found], lambda: _table("users", list(found), caption))
 
@@ -54,55 +48,34 @@ def listing(output: OutputOption = Output.TABLE) -> None:
 @app.command("rights")
 def rights(name: NameArgument, role: RoleOption, network: NetworksOption = None, output: OutputOption = Output.TABLE) -> None:
     """Give a user another role or other networks, from their next request on."""
-    from adumbra.service import access
-
-    now = now_ns()
-    with workspace() as opened:
-        before = access.user(opened, name)
-        act = access.LocalAct(opened, "adumbra user rights", now)
-        told = {"role": role, "networks": network}
-        done = act.make(
-            lambda: access.set_rights(opened, name, role, networks_of(network)), told, access.told(before), access.told
-        )  # fmt: skip
+    with access_uses() as use:
+        done = use.set_rights(name, role, networks_of(network))
     show(output, _data(done), lambda: _table(f"gave {name} other rights", [done]))
 
 
 @app.command("disable")
 def disable(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """Let a user sign in no more, and end their sign-ins."""
-    done = _set_disabled("adumbra user disable", name, now_ns())
+    with access_uses() as use:
+        done = use.set_disabled(name, disabled=True)
     show(output, _data(done), lambda: _table(f"{name} may sign in no more", [done]))
 
 
 @app.command("enable")
 def enable(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """Let a user sign in again."""
-    done = _set_disabled("adumbra user enable", name, None)
+    with access_uses() as use:
+        done = use.set_disabled(name, disabled=False)
     show(output, _data(done), lambda: _table(f"{name} may sign in", [done]))
 
 
 @app.command("password")
 def password(name: NameArgument) -> None:
     """Give a user another password, asked for at a terminal or read from standard input, and end their sign-ins."""
-    from adumbra.service import access
-
-    given, now = _password(), now_ns()
-    with workspace() as opened:
-        before = access.told(access.user(opened, name))
-        act = access.LocalAct(opened, "adumbra user password", now)
-        act.make(lambda: access.set_password(opened, name, given), before=before, after=lambda _: before)
+    given = _password()
+    with access_uses() as use:
+        use.set_password(name, given)
     say(f"{name} has another password; their sign-ins ended")
-
-
-def _set_disabled(what: str, name: str, disabled_ns: int | None) -> UserRecord:
-    from adumbra.service import access
-
-    with workspace() as opened:
-        before, who = access.user(opened, name), access.local_user()
-        act = access.LocalAct(opened, what, now_ns())
-        return act.make(
-            lambda: access.disable(opened, who, name, disabled_ns), before=access.told(before), after=access.told
-        )  # fmt: skip
 
 
 def _password() -> str:

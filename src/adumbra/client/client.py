@@ -16,15 +16,18 @@ from adumbra.client import following, records
 from adumbra.client.access import Access, token_of_environment
 from adumbra.client.asking import Asker, Request
 from adumbra.client.following import Progress, job_of
-from adumbra.schema.errors import NotFoundError
+from adumbra.schema.access import NewToken, NewUser, Role, TokenRecord, UserRecord
+from adumbra.schema.errors import AdumbraError, NotFoundError
 from adumbra.schema.jobs import JobRecord, SourceRecord
 from adumbra.schema.plain import of_plain
 from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
+from adumbra.schema.units import format_time
 
 if TYPE_CHECKING:
     from adumbra.profile.hourly import HourlySizes
     from adumbra.schema.records import MetricBatch, Quantiles, Series, SeriesQuery
+    from adumbra.service.access import Issued
     from adumbra.service.activations import Activation
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.networks import Network
@@ -312,6 +315,56 @@ class Client:
         for each in self._asker.pages("/events", most, network=name):
             yield records.told(lambda told: records.record(EventRecord, told), each)
 
+    # Access
+
+    def issue_token(self, new: NewToken) -> Issued:
+        """Makes a token; its secret is told this once. Raises ForbiddenError for rights beyond one's own."""
+        from adumbra.service.access import Issued
+
+        expires = None if new.expires_ns is None else format_time(new.expires_ns)
+        asked = {"name": new.name, "role": new.role.value, "networks": new.networks, "expires": expires}
+        told = self._change("POST", "/tokens", json=asked)
+        made = records.told(lambda each: records.record(TokenRecord, each["token"]), told)
+        if told.get("secret") is None:
+            raise AdumbraError(
+                f"token {made.id} was made, and its secret was lost on the way",
+                f"`adumbra token revoke {made.id}`, make another",
+            )
+        return Issued(made, str(told["secret"]))
+
+    def tokens(self, most: int | None = None) -> Iterator[TokenRecord]:
+        """The tokens that one may see, newest first, revoked ones too."""
+        for each in self._asker.pages("/tokens", most):
+            yield records.told(lambda told: records.record(TokenRecord, told), each)
+
+    def revoke_token(self, number: int) -> TokenRecord:
+        """Revokes a token: it is refused from this moment on. Raises NotFoundError."""
+        return records.told(lambda told: records.record(TokenRecord, told), self._change("DELETE", f"/tokens/{number}"))
+
+    def users(self, most: int | None = None) -> Iterator[UserRecord]:
+        """The users that one may see, by name."""
+        for each in self._asker.pages("/users", most):
+            yield records.told(_user, each)
+
+    def add_user(self, new: NewUser, password: str) -> UserRecord:
+        """Adds a user who signs in with a password. Raises ConflictError where the name is taken."""
+        asked = {"name": new.name, "role": new.role.value, "networks": new.networks, "password": password}
+        return records.told(_user, self._change("POST", "/users", json=asked))
+
+    def set_rights(self, name: str, role: Role, networks: tuple[str, ...] | None = None) -> UserRecord:
+        """Gives a user another role or other networks."""
+        asked = {"role": role.value, "networks": networks}
+        return records.told(_user, self._change("PUT", f"/users/{quote(name, safe='')}/rights", json=asked))
+
+    def set_disabled(self, name: str, *, disabled: bool) -> UserRecord:
+        """Lets a user sign in no more, or again."""
+        path = f"/users/{quote(name, safe='')}/{'disable' if disabled else 'enable'}"
+        return records.told(_user, self._change("POST", path))
+
+    def set_password(self, name: str, password: str) -> None:
+        """Gives a user another password, and ends their sign-ins."""
+        self._change("PUT", f"/users/{quote(name, safe='')}/password", json={"password": password})
+
     def _job(self, method: str, path: str, json: Any = None) -> JobRecord:
         return records.told(job_of, self._change(method, path, json=json))
 
@@ -326,6 +379,10 @@ def _network(name: str) -> str:
 
 def _all(told: Any, kind: type[ObservationRecord], **known: Any) -> tuple[ObservationRecord, ...]:
     return tuple(records.record(kind, each, **known) for each in told)
+
+
+def _user(told: Any) -> UserRecord:
+    return records.record(UserRecord, told)
 
 
 def _source(told: Any) -> SourceRecord:

@@ -51,6 +51,7 @@ def activate(
 
     Raises ConflictError where there is no profile, InputError where no such provider, ProvisionError where a step fails.
     """
+    check_provider(provider_name)
     network = networks.get(workspace, name)
     kept = workspace.state.profile(name)
     if kept is None:
@@ -71,6 +72,7 @@ def deactivate(
     workspace: Workspace, name: str, provider_name: str, now: Callable[[], int], *, dry_run: bool = False
 ) -> Activation:
     """Takes away what an activation made; the shadow and all that was learned stay. Raises ProvisionError."""
+    check_provider(provider_name)
     networks.get(workspace, name)
     provider = _provider(workspace, provider_name, name)
     with _one_at_a_time(workspace, name):

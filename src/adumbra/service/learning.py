@@ -196,9 +196,9 @@ def forecast(workspace: Workspace, name: str, horizon_s: float) -> Mapping[str, 
 
 def foreseen(workspace: Workspace, name: str, horizon_s: float) -> tuple[int, Mapping[str, Quantiles]]:
     """The same, and the version of the training that it comes from."""
+    check_horizon(horizon_s)
     serving = trained(workspace, name)
     training = serving.training
-    check_horizon(horizon_s)
     use = panels(workspace, name, training.step_s)
     known = beside(networks.get(workspace, name), next(iter(use.values())).vms)
     return serving.version, foresee(training, use, horizon_s, FORECAST_POINTS, covariates=known)

@@ -188,9 +188,10 @@ def check(question: Question) -> None:
 def work_of(workspace: Workspace, name: str, question: Question) -> int:
     """How much work a question is, in requests that are followed: those seen, those asked about, and what intervals cost.
 
-    Raises NotFoundError for a network or VM that isn't there, TooLittleDataError where nothing is stored of it.
+    Raises NotFoundError for a network or VM that isn't there, ConflictError or TooLittleDataError where nothing is stored of it.
     """
     network = networks.get(workspace, name)
+    _stored(workspace, network, question.vms)
     start_ns, end_ns = replays.span(workspace, name, question.last_s)
     seen = charts.chart(workspace, name, charts.Wanted(("requests",), question.vms, start_ns, end_ns, points=50))
     intervals = (end_ns - start_ns) / network.spec.interval_ns * len(seen.vms)
@@ -199,6 +200,11 @@ def work_of(workspace: Workspace, name: str, question: Question) -> int:
 
 
 def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
+    return list(replays.with_arrivals(workspace, network.name, _stored(workspace, network, vms)))
+
+
+def _stored(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[EmulatedVm]:
+    """Those VMs, or all, of which anything is stored. Raises NotFoundError, ConflictError."""
     stored = set(workspace.metrics.vms(network.name))
     emulated = {vm.name: vm for vm in emulated_vms(network)}
     unknown = [vm for vm in vms if vm not in emulated]
@@ -209,7 +215,7 @@ def _chosen(workspace: Workspace, network: Network, vms: Sequence[str]) -> list[
         raise ConflictError(
             f"nothing of these VMs of {network.name} was observed", f"run `adumbra observe {network.name} SOURCE`"
         )
-    return list(replays.with_arrivals(workspace, network.name, chosen))
+    return chosen
 
 
 def _replayed(workspace: Workspace, name: str, vms: Sequence[EmulatedVm], between: tuple[int, int], factor: float) -> Intervals:
