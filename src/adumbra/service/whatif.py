@@ -188,7 +188,7 @@ def check(question: Question) -> None:
 def work_of(workspace: Workspace, name: str, question: Question) -> int:
     """How much work a question is, in requests that are followed: those seen, those asked about, and what intervals cost.
 
-    Raises NotFoundError for a network or VM that isn't there, ConflictError or TooLittleDataError where nothing is stored of it.
+    Raises NotFoundError for a network or VM that isn't there, ConflictError, TooLittleDataError where nothing is stored of it.
     """
     network = networks.get(workspace, name)
     _stored(workspace, network, question.vms)
