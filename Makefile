@@ -7,6 +7,7 @@ INPUTS := pyproject.toml constraints.txt tools/venv.sh
 demo: .venv/.run
 	@.venv/bin/adumbra demo
 
+# Slow properties and fuzzing are tried for longer with THOROUGH=1 make test.
 test: lint
 	@tools/debian.sh
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

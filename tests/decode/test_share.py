@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.captures import BRIDGED, IPV4, Frame, batch, ethernet, gre, ip, tcp, udp, vxlan
+from tests.thorough import tries
 
 from adumbra.decode.packets import Decoder
 from adumbra.decode.share import OwnFrames, Share, share_of
@@ -81,7 +82,7 @@ broken = st.builds(
 frames_of_any = st.lists(st.one_of(raw, raw, broken, st.just(ethernet(bytes(28), 0x0806))), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(60, thorough=150), deadline=None)
 @given(frames_of_any, st.integers(2, 5), st.sampled_from(Layer), st.sampled_from([NETWORK, MANY, ()]))
 def test_each_packet_is_one_workers(datas: list[bytes], workers: int, layer: Layer, prefixes: Prefixes) -> None:
     frames = [Frame(100 + k, data) for k, data in enumerate(datas)]
@@ -98,7 +99,7 @@ def test_each_packet_is_one_workers(datas: list[bytes], workers: int, layer: Lay
         assert all((row["src_vm"], row["dst_vm"]) == (-1, -1) for row in elsewhere)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(60, thorough=150), deadline=None)
 @given(frames_of_any, st.lists(st.integers(0, 60), min_size=12, max_size=12), st.integers(2, 4), st.integers(0, 12))
 def test_own_frames_remain_and_the_first_of_each_interval(datas: list[bytes], times: list[int], workers: int, cut: int) -> None:
     frames, interval_ns = [Frame(times[k], data) for k, data in enumerate(datas)], 10

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.emulate import conversation_reader as reader
 from tests.emulate import traffic_lab
+from tests.thorough import tries
 
 from adumbra.emulate.traffic import conversation_kernels, conversation_layout, frame_kernels, segment_kernels
 from adumbra.emulate.traffic import model as traffic
@@ -68,7 +69,7 @@ def capture_of(book: Book, version: int) -> bytes:
 SHARES = st.floats(0.0, 1.0)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=tries(50, thorough=120))
 @given(
     version=st.sampled_from([4, 6]),
     mss=st.one_of(st.integers(1, 64), st.integers(500, 1460), st.just(8948)),

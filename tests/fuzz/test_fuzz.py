@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from tests.fuzz import records, targets
 from tests.fuzz.replay import CORPUS, replay
+from tests.thorough import tries
 
 ROOT = CORPUS.parents[2]
 MOST_FILES, MOST_BYTES = 400, 300_000
-SECONDS = 8
+SECONDS = tries(4, thorough=60)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import tries
 
 from adumbra.schema.addresses import AddressBlock, address_of, parse_block, parse_prefix
 from adumbra.schema.spec import NetworkSpec, expand_vms, parse_spec, spec_to_dict
@@ -222,7 +223,7 @@ def specs(draw: st.DrawFn) -> dict:
     return spec
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(75, thorough=200), deadline=None)
 @given(specs())
 def test_a_spec_comes_back_from_its_plain_data(given_spec: dict) -> None:
     spec = parse_spec(json.dumps(given_spec))
@@ -232,7 +233,7 @@ def test_a_spec_comes_back_from_its_plain_data(given_spec: dict) -> None:
     assert expand_vms(again) == expand_vms(spec)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(75, thorough=200), deadline=None)
 @given(specs())
 def test_each_vm_has_addresses_of_its_own_in_its_subnet(given_spec: dict) -> None:
     spec = parse_spec(json.dumps(given_spec))

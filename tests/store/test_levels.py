@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.store.conftest import at_ns, make_batch
+from tests.thorough import tries
 
 from adumbra.schema.errors import InputError
 from adumbra.schema.records import NANOSECONDS, Floats, MetricBatch, SeriesQuery
@@ -191,7 +192,11 @@ def filled(network: str, act: tuple[object, ...], rng: np.random.Generator) -> M
     return replace(whole, columns=columns, one_sided=rng.random(shape) < 0.3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=tries(25, thorough=60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(acts=_ACTS, seed=st.integers(0, 2**32 - 1))
 @example(  # raw is gone, then written late, over a part of a cell
     acts=[

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.store.conftest import Apart, at_ns
+from tests.thorough import tries
 
 from adumbra.schema.errors import InputError
 from adumbra.schema.metrics import BY_NAME, METRICS, NAMES, Rollup
@@ -342,7 +343,7 @@ _ACTS = st.lists(
 
 
 @pytest.mark.replaces
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=tries(30, thorough=60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=_ACTS)
 def test_any_writes_leave_what_a_plain_dict_would_hold(
     store: MetricStore, batch: MakeBatch, acts: list[tuple[int, set[int], list[str], int]]
