@@ -39,6 +39,8 @@ class World:
             made, workspace, f"http://127.0.0.1:{port}", app, settings,
         )  # fmt: skip
 
+        self.first_key = made.key
+
     def believe(self, **more: Any) -> None:
         """Starts anew with another view of the provider: nothing of it is kept."""
         self.app.state.oidc = Oidc(self.settings.model_copy(update=more))
@@ -75,7 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def _honest(world: World) -> None:
     world.provider.claims, world.provider.lies, world.provider.told = dict(ADA), {}, {}
     world.provider.userinfo, world.provider.algorithm, world.provider.iss_in_answer = {}, "RS256", None
-    world.provider.new_key()
+    world.provider.key = world.provider.published = world.first_key
     world.believe()
 
 
