@@ -51,7 +51,7 @@ def make(home: Path, size: Size) -> None:
     from adumbra.schema.metrics import METRICS
     from adumbra.schema.records import NANOSECONDS, MetricBatch
     from adumbra.schema.sizing import RESOURCES, Confidence, Estimate, NetworkProfile, VmProfile
-    from adumbra.service import access
+    from adumbra.service import access, networks
     from adumbra.service.workspace import Workspace
 
     vms = tuple(f"app{k}" for k in range(size.vms))
@@ -67,7 +67,7 @@ def make(home: Path, size: Size) -> None:
     with Workspace(home) as workspace:
         for number in range(size.networks):
             name = f"net-{number:05}"
-            workspace.state.create_network(name, spec_of(name, size.vms), time.time_ns())
+            networks.create(workspace, spec_of(name, size.vms), "spec", time.time_ns())
             batch = MetricBatch(name, 60.0, vms, starts, columns, np.zeros(shape, np.bool_), "pcap:made.pcap")
             workspace.metrics.write(batch)
             workspace.state.save_profile(
