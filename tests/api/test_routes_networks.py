@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from tests.api.serving import SPEC, Serving, served
 
 from adumbra.schema.errors import StoreError
+from adumbra.schema.spec import NetworkSpec, parse_spec
 from adumbra.schema.state import NetworkState
+from adumbra.service import networks
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,17 @@ def test_an_update_is_made_to_what_was_read_and_the_earlier_spec_is_kept(serving
     assert [(each["version"], each["replaced"] is None) for each in versions] == [(2, True), (1, False)]
     assert versions[0]["created"] == versions[1]["replaced"]
     assert "m7i.large" in versions[1]["spec_text"]
+
+
+def test_a_spec_that_is_kept_as_json_is_the_spec_that_was_given(serving: Serving) -> None:
+    spec = SPEC.format(name="kept") + "targets: {shortfall: 0.7%, latency_p99: 50ms, loss: 0.1%}\ninterval: 500ms\n"
+    assert serving.admin().post("/v1/networks", json={"spec": spec}).status_code == 201
+    record = serving.workspace.state.network("kept")
+    assert NetworkSpec.model_validate(json.loads(record.spec_json)) == parse_spec(record.spec_text)
+    by_text = networks.of_record(replace(record, spec_text=record.spec_text + "#", spec_json=""))
+    by_json = networks.of_record(replace(record, spec_text=record.spec_text + "# "))
+    odd = networks.of_record(replace(record, spec_text=record.spec_text + "#  ", spec_json='{"speed": 3}'))
+    assert (by_text.spec, by_text.vms) == (by_json.spec, by_json.vms) == (odd.spec, odd.vms)
 
 
 def test_the_etag_of_a_network_changes_with_its_state(serving: Serving) -> None:

@@ -38,7 +38,10 @@ class PlanState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecord:
-    """A network as its user declared it last. `version` counts its specs from 1."""
+    """A network as its user declared it last. `version` counts its specs from 1.
+
+    spec_json: the spec as JSON says it, which is read sooner than its text; "" where that isn't known.
+    """
 
     id: int
     name: str
@@ -47,6 +50,7 @@ class NetworkRecord:
     state: NetworkState
     created_ns: int
     updated_ns: int
+    spec_json: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adumbra.profile.catalog import load_catalog
 from adumbra.schema.calibration import Calibration
 from adumbra.schema.errors import ConflictError, InputError, MirrorError, NotFoundError, SpecError
-from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec
+from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec, spec_to_dict
 from adumbra.schema.state import NetworkRecord, NetworkState
 from adumbra.schema.yamllines import Location
 from adumbra.service import captures, mirrors
@@ -72,7 +74,7 @@ def _unknown_types(spec: NetworkSpec) -> Iterator[tuple[Location, str]]:
 def create(workspace: Workspace, text: str, file: str, now_ns: int) -> Network:
     """Creates a network and its shadow in one transaction. Raises SpecError, or ConflictError where the name is taken."""
     spec = check(text, file)
-    record = workspace.state.create_network(spec.name, text, now_ns)
+    record = workspace.state.create_network(spec.name, text, now_ns, _json(spec))
     return Network(record, spec, expand_vms(spec))
 
 
@@ -96,7 +98,7 @@ def update(workspace: Workspace, text: str, file: str, now_ns: int, was: int | N
     Raises SpecError, NotFoundError, and PreconditionError where its version isn't `was` (None: any).
     """
     spec = check(text, file)
-    return of_record(workspace.state.update_network(spec.name, text, now_ns, was))
+    return of_record(workspace.state.update_network(spec.name, text, now_ns, was, _json(spec)))
 
 
 def delete(workspace: Workspace, name: str, now_ns: int, *, force: bool = False) -> None:
@@ -146,11 +148,16 @@ def _remove(workspace: Workspace, name: str, now_ns: int, *, keep_files: bool) -
 
 def of_record(record: NetworkRecord) -> Network:
     """A network of its record; what measured use said of it is not read."""
-    return Network(record, *_SPECS.of(record.spec_text, record.name))
+    return Network(record, *_SPECS.of(record))
+
+
+def _json(spec: NetworkSpec) -> str:
+    return json.dumps(spec_to_dict(spec), ensure_ascii=False, separators=(",", ":"))
 
 
 class _Specs:
     """Specs that were read, and their VMs, by their text: reading one takes milliseconds, and a server reads all of them often.
+    Of a record that has it as JSON, that is read: it was checked before it was kept.
 
     Those used last, within bounds. Threads may share it; two that ask for the same at once may both read it.
     """
@@ -160,9 +167,16 @@ class _Specs:
         self._letters = 0
         self._turn = threading.Lock()
 
-    def of(self, text: str, name: str) -> tuple[NetworkSpec, tuple[Vm, ...]]:
-        """The spec, and the VMs that it stands for. Raises SpecError, which calls it by `name`."""
-        return self.known(text) or self.keep(text, parse_spec(text, name))
+    def of(self, record: NetworkRecord) -> tuple[NetworkSpec, tuple[Vm, ...]]:
+        """A network's spec, and the VMs that it stands for. Raises SpecError, which calls it by the network's name."""
+        text = record.spec_text
+        found = self.known(text)
+        if found is not None:
+            return found
+        if record.spec_json:
+            with suppress(ValueError):  # written by another version of this program: its text says it too
+                return self.keep(text, NetworkSpec.model_validate(json.loads(record.spec_json)))
+        return self.keep(text, parse_spec(text, record.name))
 
     def known(self, text: str) -> tuple[NetworkSpec, tuple[Vm, ...]] | None:
         """The same where it was read before."""

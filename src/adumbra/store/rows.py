@@ -67,7 +67,8 @@ def plain(value: Any) -> Any:
 
 def network(row: sa.Row[Any]) -> NetworkRecord:
     return NetworkRecord(
-        row.id, row.name, row.spec_text, row.version, NetworkState(row.state), row.created_ns, row.updated_ns
+        row.id, row.name, row.spec_text, row.version, NetworkState(row.state), row.created_ns, row.updated_ns,
+        row.spec_json or "",
     )  # fmt: skip
 
 

@@ -86,13 +86,14 @@ class StateStore:
 
     # Networks
 
-    def create_network(self, name: str, spec_text: str, now_ns: int) -> NetworkRecord:
+    def create_network(self, name: str, spec_text: str, now_ns: int, spec_json: str = "") -> NetworkRecord:
         """A new network, its shadow and the event of it, all or nothing. Raises ConflictError where the name is taken."""
         with self._writing(f"create the network {name}") as connection:
             try:
                 network_id = rows.insert(
                     connection, tables.networks, name=name, spec_text=storable(spec_text), version=1,
                     state=NetworkState.SHADOWING.value, created_ns=now_ns, updated_ns=now_ns, spec_since_ns=now_ns,
+                    spec_json=storable(spec_json),
                 )  # fmt: skip
             except sa.exc.IntegrityError:
                 raise ConflictError(
@@ -146,7 +147,9 @@ class StateStore:
             row = connection.execute(sa.select(table).where(table.c.network_id == owner.id)).one()
             return ShadowRecord(row.id, network, row.created_ns)
 
-    def update_network(self, name: str, spec_text: str, now_ns: int, was: int | None = None) -> NetworkRecord:
+    def update_network(
+        self, name: str, spec_text: str, now_ns: int, was: int | None = None, spec_json: str = ""
+    ) -> NetworkRecord:
         """Gives the network a new spec and its next version; the old spec is kept.
 
         Raises PreconditionError where its version isn't `was` (None: any).
@@ -164,7 +167,7 @@ class StateStore:
             )  # fmt: skip
             rows.keep_newest(connection, tables.network_versions, KEPT_SPECS, network_id=old.id)
             new = {"spec_text": storable(spec_text), "version": old.version + 1, "spec_since_ns": now_ns}
-            set_network(connection, old.id, updated_ns=now_ns, **new)
+            set_network(connection, old.id, updated_ns=now_ns, spec_json=storable(spec_json), **new)
             message = f"Updated the network {name} to version {old.version + 1}."
             note(connection, now_ns, name, "network.updated", message, version=old.version + 1)
             if old.state == NetworkState.READY.value and old.spec_text != spec_text:

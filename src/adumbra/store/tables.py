@@ -46,6 +46,7 @@ networks = _table(
     _time("spec_since_ns"),
     sa.Column("training_last", sa.Integer, nullable=True),
     sa.Column("training_serving", sa.Integer, nullable=True),
+    sa.Column("spec_json", sa.Text, nullable=True),
 )
 
 shadows = _table("shadows", _of_network(), _time("created_ns"), sa.UniqueConstraint("network_id"))

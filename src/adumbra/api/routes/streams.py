@@ -162,10 +162,12 @@ class _OfNetwork:
 
     def _metrics(self) -> list[Message]:
         metrics = self.at.workspace.metrics
+        span = metrics.span(self.name)
+        if span is None or (self.metrics_ns is not None and span[1] <= self.metrics_ns):
+            return []
         stored = metrics.vms(self.name)
         vms = tuple(vm for vm in self.vms if vm in stored) if self.vms else stored[:MAX_VMS]
-        span = metrics.span(self.name) if vms else None
-        if span is None or (self.metrics_ns is not None and span[1] <= self.metrics_ns):
+        if not vms:
             return []
         if self.metrics_ns is None:
             network = networks.get(self.at.workspace, self.name)

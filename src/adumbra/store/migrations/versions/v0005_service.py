@@ -14,6 +14,7 @@ _BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    op.add_column("networks", sa.Column("spec_json", sa.Text, nullable=True))
     _make(
         "tokens", _text("name", 63), _text("hash", 64), _text("role", 16), _json("networks", nullable=True),
         sa.Column("once", sa.Boolean, nullable=False), _time("created_ns"), _time("expires_ns", nullable=True),
@@ -69,6 +70,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("overlaps", "shipments", "sources", "jobs", "acts", "sessions", "users", "tokens"):
         op.drop_table(table)
+    op.drop_column("networks", "spec_json")
 
 
 def _make(name: str, *columns: sa.schema.SchemaItem) -> None:
