@@ -22,7 +22,7 @@ from adumbra.schema.errors import ConflictError
 from adumbra.schema.jobs import SourceState
 from adumbra.schema.metrics import NAMES
 from adumbra.schema.records import Series, SeriesQuery
-from adumbra.service import following, networks, observations, tapping
+from adumbra.service import following, networks, observations, tapping, taps
 from adumbra.service.following import ObserveOptions
 from adumbra.service.observations import Observation
 from adumbra.service.tap_home import TapHome
@@ -167,6 +167,22 @@ def test_a_folder_has_one_tap(tmp_path: Path) -> None:
             assert other.instance != home.instance
     with TapHome(tmp_path, "shop", "live:eth0") as again:
         assert again.instance == home.instance
+
+
+def test_a_source_that_the_server_looks_after_is_told_to_its_own_record(tmp_path: Path, want: Series) -> None:
+    with serving(tmp_path / "server", captures=SHOP) as server:
+        networks.create(server.workspace, SPEC, "spec", 1)
+        sources = server.workspace.state.sources
+        number = taps.ask_for(server.workspace, "shop", taps.Asked("pcap:shop.pcap.zst", {}), SHOP, 1).id
+        record = sources.get(number)
+        job = job_of(tmp_path / "tap", server.token, server.url, source=record.source, number=number)
+        stopped = replace(job, options=ObserveOptions(stop=_after(3)))
+        tapping.tap(stopped, time.time_ns)
+        assert sources.get(number).state is SourceState.WAITING  # its supervisor begins it again
+        tapping.tap(job, time.time_ns)
+        assert sources.get(number).state is SourceState.DONE
+        assert [each.id for each in sources.of("shop")] == [number]
+        same(server.workspace, want)
 
 
 @pytest.fixture(scope="module")
