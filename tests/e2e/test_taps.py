@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from tests.api.tap_server import Serving, serving
 from tests.servers import free_port
+from typer.testing import CliRunner, Result
 
-from adumbra.schema.errors import ConflictError
+from adumbra.cli.main import app
+from adumbra.schema.errors import AdumbraError, ConflictError
 from adumbra.schema.jobs import SourceState
 from adumbra.schema.metrics import NAMES
 from adumbra.schema.records import Series, SeriesQuery
-from adumbra.service import following, networks, observations, tapping
+from adumbra.service import following, networks, observations, tapping, taps
 from adumbra.service.following import ObserveOptions
 from adumbra.service.observations import Observation
 from adumbra.service.tap_home import TapHome
@@ -169,6 +171,22 @@ def test_a_folder_has_one_tap(tmp_path: Path) -> None:
         assert again.instance == home.instance
 
 
+def test_a_source_that_the_server_looks_after_is_told_to_its_own_record(tmp_path: Path, want: Series) -> None:
+    with serving(tmp_path / "server", captures=SHOP) as server:
+        networks.create(server.workspace, SPEC, "spec", 1)
+        sources = server.workspace.state.sources
+        number = taps.ask_for(server.workspace, "shop", taps.Asked("pcap:shop.pcap.zst", {}), SHOP, 1).id
+        record = sources.get(number)
+        job = job_of(tmp_path / "tap", server.token, server.url, source=record.source, number=number)
+        stopped = replace(job, options=ObserveOptions(stop=_after(3)))
+        tapping.tap(stopped, time.time_ns)
+        assert sources.get(number).state is SourceState.WAITING  # its supervisor begins it again
+        tapping.tap(job, time.time_ns)
+        assert sources.get(number).state is SourceState.DONE
+        assert [each.id for each in sources.of("shop")] == [number]
+        same(server.workspace, want)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(tmp_path_factory.mktemp("server")) as running:
@@ -176,13 +194,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield running
 
 
-def command(home: Path, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ADUMBRA_HOME": str(home), "ADUMBRA_TOKEN": token,
-        "ADUMBRA_DRAIN_S": "5",
-    }  # fmt: skip
-    line = [sys.executable, "-m", "adumbra", "tap", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=180, check=False)
+def command(home: Path, token: str, *arguments: str) -> Result:
+    """What `adumbra tap` does, asked in this process."""
+    environment = {"ADUMBRA_HOME": str(home), "ADUMBRA_TOKEN": token, "ADUMBRA_DRAIN_S": "5"}
+    return CliRunner(env=environment).invoke(app, ["tap", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -200,13 +215,14 @@ def test_a_tap_that_cannot_begin_says_why(
     server: Serving, tmp_path: Path, token: str, arguments: tuple[str, ...], status: int, said: str
 ) -> None:
     done = command(tmp_path, token, "shop", SOURCE, *(each.format(url=server.url) for each in arguments))
-    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    assert isinstance(done.exception, AdumbraError), done.output
+    assert (done.exception.exit_status, said in str(done.exception)) == (status, True), str(done.exception)
 
 
 def test_straight_into_a_store_without_a_server(tmp_path: Path, want: Series, victoriametrics_url: str) -> None:
     url = victoriametrics_url.replace("http://", "victoriametrics+http://")
     done = command(tmp_path, "", "shop", SOURCE, "--spec", str(SHOP / "shop.yaml"), "--store", url, "-o", "json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     httpx.get(f"{victoriametrics_url}/internal/force_flush").raise_for_status()
     query = f'sum(last_over_time(adumbra_vm_receive_bytes_total{{network="shop",vm="db"}}[1h] @ {want.start_ns / 1e9 + 1500}))'
     answer = httpx.get(f"{victoriametrics_url}/api/v1/query", params={"query": query}).json()

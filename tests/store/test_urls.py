@@ -35,6 +35,7 @@ def test_without_any_there_is_the_embedded_store(text: str) -> None:
         ("prometheus+https://host/below/", StoreAddress(Kind.PROMETHEUS, "https://host/below")),
         ("victoriametrics+http://[::1]:8428", StoreAddress(Kind.VICTORIAMETRICS, "http://[::1]:8428")),
         ("mimir+https://host?tenant=a", StoreAddress(Kind.MIMIR, "https://host", options={"tenant": "a"})),
+        ("adumbra+https://h:8470?token_file=/t", StoreAddress(Kind.ADUMBRA, "https://h:8470", options={"token_file": "/t"})),
         ("influxdb+http://u:p%40w%2F@host:8086/db", StoreAddress(Kind.INFLUXDB, "http://host:8086/db", None, "u", "p@w/")),
         (
             "prometheus+http://h?header.X-A=1%2C2&header.X-B=3&shards=8&insecure=1&spool_gb=0.5&timeout=5s&read=/r&write=/w",

@@ -97,8 +97,8 @@ class Meter:
             yield from self._pass(_moment(now_ns))
 
     def complete(self, now_ns: int) -> Iterator[Tally]:
-        """Gives the intervals that ended by `now_ns`, for a source that promises that nothing earlier will follow: none need
-        wait for what may be late. What comes for them all the same is counted as late. To be exhausted before the next call.
+        """Gives the intervals that ended by `now_ns`, of a source that promises that nothing earlier will follow: they need
+        not wait for what may be late. What comes for them even so is counted as late. To be exhausted before the next call.
         """
         if self._started:
             yield from self._close(min(now_ns, int(self._scalars[layout.CLOCK])) // self.interval_ns)
