@@ -108,7 +108,7 @@ def test_who_may_only_read_adds_and_stops_nothing(server: Serving, name: str) ->
     viewer = server.token_of(Role.VIEWER, (name,))
     assert ask(server, "POST", f"{name}/sources", {"source": "live:eth0"}, viewer).status_code == 403
     assert ask(server, "GET", f"{name}/sources", None, viewer).status_code == 200
-    assert ask(server, "GET", f"{name}/shadow", None, viewer).status_code == 200
+    assert ask(server, "GET", f"{name}/shadow/followed", None, viewer).status_code == 200
     assert ask(server, "GET", f"{name}/sources", None, server.token_of(Role.ADMIN, ("other",))).status_code == 404
 
 
@@ -156,13 +156,13 @@ def test_a_heartbeat_that_is_none_is_refused(server: Serving, name: str, broken:
 
 
 def test_what_a_shadow_follows_has_a_version(server: Serving, name: str) -> None:
-    first = ask(server, "GET", f"{name}/shadow")
+    first = ask(server, "GET", f"{name}/shadow/followed")
     assert first.json()["spec"]["name"] == name
     assert (first.json()["spec_version"], first.json()["calibration"]) == (1, None)
     known = {"If-None-Match": first.headers["etag"]}
-    assert ask(server, "GET", f"{name}/shadow", **known).status_code == 304
+    assert ask(server, "GET", f"{name}/shadow/followed", **known).status_code == 304
     networks.update(server.workspace, SPEC.format(name=name), "spec", 2)
-    again = ask(server, "GET", f"{name}/shadow", **known)
+    again = ask(server, "GET", f"{name}/shadow/followed", **known)
     assert (again.status_code, again.json()["spec_version"]) == (200, 2)
 
 

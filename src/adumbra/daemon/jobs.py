@@ -14,7 +14,7 @@ import structlog
 from adumbra.daemon.children import Begun, Child, end_all
 from adumbra.daemon.loops import pause_s
 from adumbra.daemon.ownership import Ownership
-from adumbra.schema.errors import AdumbraError
+from adumbra.schema.errors import AdumbraError, NotFoundError
 from adumbra.schema.jobs import JobKind, JobRecord, JobState
 from adumbra.service import uploads
 from adumbra.service.workspace import Workspace
@@ -22,6 +22,8 @@ from adumbra.store.processes import is_here
 
 AT_ONCE = 2
 TURN_S = 1.0
+CANCEL_S = 5.0
+"""How long the worker of a job that was cancelled has to end."""
 LEFT_S = 20.0
 """A job that a worker elsewhere had is given to another once its network has been owned for so long: that one is dead then."""
 _BESIDE_OTHERS = frozenset({JobKind.WHATIF})
@@ -141,11 +143,17 @@ class Jobs:
     def _end_others(self, open_jobs: Mapping[int, JobRecord]) -> None:
         """Ends the workers whose job was cancelled, or is of a network that this server doesn't own any more."""
         for number, worker in self._workers.items():
-            job = open_jobs.get(number)
-            if job is None:
-                worker.child.stop(5.0)
-            elif not self._owned.owns(job.network):
+            if not self._owned.owns(worker.job.network):
                 worker.child.kill()  # its next owner may begin it any moment
+            elif number not in open_jobs and not self._has_ended(number):
+                worker.child.stop(CANCEL_S)
+
+    def _has_ended(self, number: int) -> bool:
+        """Whether a job that isn't open was ended by its worker, which then needs no telling."""
+        try:
+            return self._workspace.state.jobs.get(number).state in {JobState.DONE, JobState.FAILED}
+        except NotFoundError:
+            return False
 
     def _is_left(self, job: JobRecord) -> bool:
         """Whether a worker of another place is dead: its server is, for this one owns the network, and has for long enough."""
