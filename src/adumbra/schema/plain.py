@@ -64,7 +64,7 @@ def _of_class(kind: Any, plain: Any, place: str) -> Any:
         if plain is None:
             return float("nan")
         if isinstance(plain, int | float) and not isinstance(plain, bool):
-            return float(plain)
+            return plain  # a whole number stays one, so that it is written again as it was
     elif kind is int:
         if isinstance(plain, int) and not isinstance(plain, bool):
             return plain
