@@ -129,7 +129,10 @@ def test_what_is_done_here_is_in_the_log(tmp_path: Path) -> None:
 
 def test_what_other_commands_change_is_in_the_log_too(tmp_path: Path) -> None:
     spec = tmp_path / "shop.yaml"
-    spec.write_text("name: shop\ncidrs: [10.0.0.0/16]\nsubnets: [{name: a, cidr: 10.0.1.0/24}]\nvms: []\n")
+    spec.write_text(
+        "name: shop\ncidrs: [10.0.0.0/16]\nsubnets: [{name: a, cidr: 10.0.1.0/24}]\n"
+        "vms: [{name: w, subnet: a, addresses: [10.0.1.1]}]\n"
+    )
     told(tmp_path, "network", "create", str(spec))
     told(tmp_path, "network", "list")
     assert CliRunner(env={"ADUMBRA_HOME": str(tmp_path)}).invoke(app, ["network", "delete", "shop"]).exit_code == 0
