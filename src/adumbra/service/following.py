@@ -17,7 +17,7 @@ from adumbra.emulate.paths import paths_of
 from adumbra.emulate.roles import bundled_priors
 from adumbra.emulate.vm import EmulatedNetwork, EmulatedVm
 from adumbra.metering import Metering, Watch
-from adumbra.schema.records import NANOSECONDS, MetricBatch
+from adumbra.schema.records import NANOSECONDS, Intervals, MetricBatch
 from adumbra.schema.sources import CollectorSource, Layer, SourceSpec
 from adumbra.service import replays
 from adumbra.service.networks import Network
@@ -107,6 +107,15 @@ def shadow_of(network: Network, source: SourceSpec, stored: replays.Stored | Non
     ):  # tells counts only; of files the same must come out each time
         vms = replays.with_arrivals(stored, network.name, vms)
     return Shadow(network.spec, network.vms, emulator(vms))
+
+
+def warm_up(network: Network) -> None:
+    """Loads all compiled code of the emulation, by emulated VMs that are thrown away: a first interval need not wait for it."""
+    quiet = np.zeros((1, len(network.vms)))
+    columns = dict.fromkeys(replays.COLUMNS, quiet)
+    none = np.zeros(quiet.shape, np.bool_)
+    intervals = Intervals(network.spec.interval_ns, np.zeros(1, np.int64), columns, none, replays.NO_REQUESTS)
+    emulator(emulated_vms(network)).emulate(intervals)
 
 
 class Vigil:

@@ -21,7 +21,17 @@ from adumbra.schema.errors import AdumbraError, InputError, NotFoundError, Store
 from adumbra.schema.jobs import SourceState
 from adumbra.schema.records import NANOSECONDS, Accounts, MetricBatch
 from adumbra.schema.sources import LiveSource, SourceSpec, parse_source
-from adumbra.service.following import ObserveOptions, Progress, Vigil, emulated_vms, emulator, follow, shadow_of, watch_of
+from adumbra.service.following import (
+    ObserveOptions,
+    Progress,
+    Vigil,
+    emulated_vms,
+    emulator,
+    follow,
+    shadow_of,
+    warm_up,
+    watch_of,
+)
 from adumbra.service.networks import Network
 from adumbra.service.observations import Observation
 from adumbra.service.sources import FILES, metered
@@ -239,6 +249,8 @@ class _Tap:
     def run(self, following: Following, progress: Progress) -> Observation:
         """Follows the source to its end. Raises what that does."""
         run = self._started(following.network, progress)
+        if not isinstance(self.source, FILES):
+            warm_up(following.network)  # while the source is opened
         while not run.ended.is_set():
             self.wake.wait(LOOK_S)
             self.wake.clear()
