@@ -121,8 +121,7 @@ def test_somebody_elses_database_is_refused(url: str) -> None:
 def test_all_that_is_read_at_once_is_of_one_moment(url: str) -> None:
     with StateStore(url) as store:
         store.create_network("shop", "spec", 1)
-        assert store._engine is not None
-        with opening.reading(store._engine).begin() as connection:
+        with opening.reading(store.database.engine).begin() as connection:
             before = connection.execute(sa.text("SELECT count(*) FROM networks")).scalar()
             store.create_network("other", "spec", 2)
             assert connection.execute(sa.text("SELECT count(*) FROM networks")).scalar() == before == 1
