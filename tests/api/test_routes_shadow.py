@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 from tests.api import lives
 from tests.api.serving import Serving
 
+from adumbra.schema.units import format_time
+
 
 def at(second: int) -> str:
     """A time of the metrics, so many seconds after their beginning."""
-    return datetime.fromtimestamp(lives.START_S + second, UTC).isoformat()
+    return format_time((lives.START_S + second) * 10**9)
 
 
 def test_a_shadow_says_what_it_has_seen_and_how_far_that_may_be_trusted(lived: Serving) -> None:
