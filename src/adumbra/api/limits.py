@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import structlog
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -142,7 +143,10 @@ class Limits:
             self._pending[asked.secret] -= 1
             if not self._pending[asked.secret]:
                 del self._pending[asked.secret]
-            if charged and status != 401:
+            if status == 401:
+                what = "a sign-in" if asked.signs_in else "a token"
+                structlog.get_logger(__name__).warning(f"{what} was not accepted", address=asked.place)
+            elif charged:
                 self._tries.give_back(asked.place)
 
         async def noted(message: Message) -> None:
