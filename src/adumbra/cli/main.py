@@ -9,7 +9,7 @@ import sys
 import typer
 
 from adumbra import __version__
-from adumbra.cli import backtest, calibrate, demo, generate, learn, live, mirror, model, network, observe, store, whatif
+from adumbra.cli import backtest, calibrate, demo, generate, learn, live, mirror, model, network, observe, report, store, whatif
 from adumbra.schema.errors import AdumbraError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app.add_typer(network.app, name="network")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
-for module in (demo, network, observe, calibrate, learn, backtest, whatif, generate, live):
+for module in (demo, network, observe, calibrate, learn, backtest, whatif, generate, live, report):
     module.register(app)
 
 

@@ -13,7 +13,7 @@ from adumbra.schema.errors import ConflictError, InputError, MirrorError, SpecEr
 from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec
 from adumbra.schema.state import NetworkRecord, NetworkState
 from adumbra.schema.yamllines import Location
-from adumbra.service import mirrors
+from adumbra.service import captures, mirrors
 from adumbra.service.workspace import Workspace
 
 MAX_SPEC_BYTES = 16 * 1024 * 1024
@@ -127,6 +127,7 @@ def _remove(workspace: Workspace, name: str, now_ns: int, *, keep_files: bool) -
     folder = workspace.provider_folder("terraform", name)
     if not keep_files and folder.is_dir() and not any(folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
+    captures.forget(workspace, name)
     workspace.state.delete_network(name, now_ns)
 
 

@@ -44,6 +44,15 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
 
     Raises InputError where nothing was trained yet, or the dial is out of range.
     """
+    sizes = sized(workspace, name, asked)
+    workspace.state.save_profile(name, sizes.to_dict(), now())
+    if workspace.state.network(name).state is NetworkState.SHADOWING:
+        workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
+    return sizes
+
+
+def sized(workspace: Workspace, name: str, asked: Asked | None = None) -> NetworkProfile:
+    """The same sizes, kept nowhere. Raises InputError as `profile` does."""
     network, asked = networks.get(workspace, name), asked or Asked()
     policy = _policy(network, asked)
     trained = learning.trained(workspace, name)
@@ -58,11 +67,7 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
     needs = demand.demand_given(trained.training, use, policy, known)
     needs = with_risks(needs, trained.training.risks, use, known, policy)
     context = SizingContext(name, trained.training.learned_s, trained.training.model)
-    sized = size(needs, policy, load_catalog(), context)
-    workspace.state.save_profile(name, sized.to_dict(), now())
-    if network.record.state is NetworkState.SHADOWING:
-        workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
-    return sized
+    return size(needs, policy, load_catalog(), context)
 
 
 def by_hour(workspace: Workspace, name: str, asked: Asked | None = None) -> Mapping[str, HourlySizes]:
