@@ -1,4 +1,4 @@
-"""A server with the API and the console, on a free port of 127.0.0.1; and hands that do what is queued, in place of the daemon."""
+"""A server with the API and the console, on a free port; and hands that do what is queued, in place of the daemon."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def same_site(origin: str, host: str) -> bool:
 
 
 def _of_this_site(scope: Scope, headers: dict[str, str], visitor: Visitor) -> bool:
-    """Whether a change, or a socket, is asked for by a page of ours: by its Origin, or by the token that only our pages have."""
+    """Whether a change, or a socket, is asked for by a page of ours: by its Origin, or by the token that only ours have."""
     if scope["type"] == "http" and scope["method"] in _SAFE and not str(scope["path"]).startswith(SOCKET):
         return True
     origin = headers.get("origin", "")

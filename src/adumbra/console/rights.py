@@ -1,4 +1,4 @@
-"""What a visitor may see and do: the same as by the API. Every change of the console's is made here, and logged with who made it."""
+"""What a visitor may see and do: the same as by the API. Every change is made here, and logged with who made it."""
 
 from __future__ import annotations
 

@@ -173,7 +173,8 @@ def _form(to: str, *, first: bool, error: AdumbraError | None = None, name: str 
             + '<button type="submit">Make the administrator, and sign in</button></form>'
         )  # fmt: skip
     return (
-        f'<h1>Sign in</h1>{told}<form method="post" action="{SIGN_IN}"><input type="hidden" name="to" value="{_e(_inside(to))}">'
+        f'<h1>Sign in</h1>{told}<form method="post" action="{SIGN_IN}">'
+        f'<input type="hidden" name="to" value="{_e(_inside(to))}">'
         + names
         + _field("password", "Password", "password", f'autocomplete="current-password" required{described}')
         + '<button type="submit">Sign in</button></form>'

@@ -31,6 +31,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Measured use in a file, and how much of it comes before the first size is set."""
+
+    file: Path
+    lead_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule's sizes of a resource: how much they allocate, in % of what was provisioned, and how often they are short."""
 
@@ -70,7 +78,8 @@ def rules_of(workspace: Workspace, report: str) -> tuple[Rule, ...]:
 
 def _rule(resource: str, each: dict[str, Any]) -> Rule:
     return Rule(
-        resource, str(each["rule"]), each.get("dial"), each.get("risk"), each.get("allocated_percent"), each.get("short_percent")
+        resource, str(each["rule"]), each.get("dial"), each.get("risk"), each.get("allocated_percent"),
+        each.get("short_percent"),
     )  # fmt: skip
 
 
@@ -81,9 +90,7 @@ def _file(workspace: Workspace, name: str, which: str) -> Path:
     return path
 
 
-def make(
-    workspace: Workspace, name: str, usage: Path, lead_in_s: float, now: Callable[[], int], progress: Progress = lambda *_: None
-) -> Kept:
+def make(workspace: Workspace, name: str, usage: Usage, now: Callable[[], int], progress: Progress = lambda *_: None) -> Kept:
     """Makes a report of measured use in a file, sizes set each day, and keeps it.
 
     Raises InputError for a name that is none or a file that can't be used, ConflictError where there is one of that name, or
@@ -102,8 +109,8 @@ def make(
         raise ConflictError(f"there is a report {name} already", "choose another name")
     if len(listing(workspace)) >= MAX_KEPT:
         raise ConflictError(f"{MAX_KEPT} reports are kept already", f"remove some of {folder.parent}")
-    usages = read_usages(usage, progress=lambda share, doing: progress((share or 0) * 0.1, doing))
-    request = BacktestRequest(periods=Periods(lead_in_s=lead_in_s), prices=prices_from(None))
+    usages = read_usages(usage.file, progress=lambda share, doing: progress((share or 0) * 0.1, doing))
+    request = BacktestRequest(periods=Periods(lead_in_s=usage.lead_in_s), prices=prices_from(None))
     report = backtest(usages, request, lambda share, doing: progress(0.1 + 0.85 * (share or 0), doing))
     checked_folder(folder)
     try:

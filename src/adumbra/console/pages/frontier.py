@@ -1,4 +1,4 @@
-"""The frontier: reports of back-tests, which the workspace keeps or somebody makes here from a usage file that is small enough."""
+"""The frontier: reports of back-tests, kept by the workspace, or made here from a usage file that is small enough."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from adumbra.schema.access import Principal, Role
 from adumbra.schema.errors import AdumbraError, ConflictError, ForbiddenError
 from adumbra.schema.units import format_bytes, format_number, format_share, format_time
 from adumbra.service import captures, frontiers
-from adumbra.service.frontiers import Kept, Rule
+from adumbra.service.frontiers import Kept, Rule, Usage
+from adumbra.service.observations import Progress
 
 MAX_USAGE_BYTES = 8 * 2**20
 """How large a usage file may be that is worked on here; beyond it, `adumbra backtest` is the way."""
@@ -28,8 +29,10 @@ _LEAD_INS = {"1 day": 1, "3 days": 3, "7 days": 7, "14 days": 14}
 _NAMES = {"cpu_cores": "CPU", "memory_gb": "Memory", "bandwidth_mbps": "Bandwidth", "storage_gb": "Storage"}
 _ONE_AT_A_TIME = threading.Lock()
 REPORT_HEADERS = {
-    "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; frame-ancestors 'self'",
+    "Content-Security-Policy": (
+        "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; frame-ancestors 'self'"
+    ),
     "X-Frame-Options": "SAMEORIGIN", "Cache-Control": "private, no-store",
 }  # fmt: skip
 """A report is a page of its own, that may ask nothing of this server, though it stands in a page of it."""
@@ -82,7 +85,7 @@ def reports_table(found: Sequence[Kept], chosen: str) -> str:
         for each in found
     ]  # fmt: skip
     columns = (Column("Report"), Column("Made"), Column("Size", figure=True), Column(""))
-    empty = "No report is kept. Make one below, or by: adumbra backtest USAGE --out HOME/backtests/NAME, where HOME is ADUMBRA_HOME."
+    empty = "No report is kept. Make one below, or by: adumbra backtest USAGE --out $ADUMBRA_HOME/backtests/NAME"
     return table("Reports of back-tests", columns, rows, empty=empty)
 
 
@@ -107,7 +110,8 @@ def frontier_table(rules: Sequence[Rule]) -> str:
         for each in rules
     ]  # fmt: skip
     columns = (
-        Column("Resource"), Column("Rule"), Column("Dial", figure=True), Column("Allocated", figure=True), Column("Short", figure=True),
+        Column("Resource"), Column("Rule"), Column("Dial", figure=True),
+        Column("Allocated", figure=True), Column("Short", figure=True),
     )  # fmt: skip
     return table("Each rule: allocated, in % of what was provisioned, against short, in % of the time", columns, rows)
 
@@ -125,7 +129,7 @@ class _Making:
 
     def build(self) -> None:
         ui.html(
-            '<h3 style="margin-top:1rem">Make one</h3><p class="dim">Of a usage file (CSV or Parquet, docs/usage-files.md) of up to '
+            '<h3 style="margin-top:1rem">Make one</h3><p class="dim">Of a usage file (CSV or Parquet) of up to '
             f"{e(format_bytes(MAX_USAGE_BYTES))}; larger ones by <code>adumbra backtest</code>.</p>", sanitize=False,
         )  # fmt: skip
         with ui.element("div").classes("row"):
@@ -137,7 +141,9 @@ class _Making:
                 on_rejected=lambda: ui.notify("That file is too large for here: use `adumbra backtest`.", type="negative"),
             ).classes("hidden-input")  # fmt: skip
             self._upload = upload
-            ui.button("Send a usage file…", on_click=lambda: upload.run_method("pickFiles")).props("unelevated")
+            ui.button("Send a usage file…").props("unelevated").on(
+                "click", js_handler=f"() => getElement({upload.id}).pickFiles()"
+            )
         self._state = frame.Shown(live=True)
 
     async def _came(self, event: events.UploadEventArguments) -> None:
@@ -150,7 +156,7 @@ class _Making:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / captures.tidy(event.file.name)
                 await event.file.save(path)
-                made = await asyncio.to_thread(make, visitor, name, path, lead_in_s, self._note)
+                made = await asyncio.to_thread(make, visitor, name, Usage(path, lead_in_s), self._note)
         except AdumbraError as error:
             self._state.show(frame.problem(error))
             return
@@ -168,10 +174,10 @@ class _Making:
         )
 
 
-def make(visitor: Visitor, name: str, usage: Path, lead_in_s: float, tell: frontiers.Progress) -> Kept:
+def make(visitor: Visitor, name: str, usage: Usage, tell: Progress) -> Kept:
     """Makes a report, in the log. Raises what frontiers.make raises, and ConflictError while another is made."""
     everyones(allowed(visitor.again(), Role.OPERATOR))
-    if usage.stat().st_size > MAX_USAGE_BYTES:
+    if usage.file.stat().st_size > MAX_USAGE_BYTES:
         raise ConflictError("this usage file is too large for here", "use `adumbra backtest`")
     if not _ONE_AT_A_TIME.acquire(blocking=False):
         raise ConflictError("a back-test is being worked on", "wait until it ends")
@@ -179,7 +185,7 @@ def make(visitor: Visitor, name: str, usage: Path, lead_in_s: float, tell: front
     try:
         return change(
             visitor, "make back-test", Role.OPERATOR, None,
-            lambda: frontiers.make(console.workspace, name, usage, lead_in_s, console.now, tell), asked={"name": name},
+            lambda: frontiers.make(console.workspace, name, usage, console.now, tell), asked={"name": name},
         )  # fmt: skip
     finally:
         _ONE_AT_A_TIME.release()

@@ -82,7 +82,8 @@ def totals(found: Listing) -> str:
     return facts(
         fact("Networks", f"{found.fitting:,}", f"{sum(each.vms for each in found.shown):,} VMs on this page"),
         fact("Sized", f"{sum(each.learned_s is not None for each in found.shown):,}", "have a profile"),
-        fact("Expected a month", dollars(sized) if proposed else "–", f"declared {dollars(against)}" if proposed else "no sizes yet"),
+        fact("Expected a month", dollars(sized) if proposed else "–",
+             f"declared {dollars(against)}" if proposed else "no sizes yet"),
         fact("Saved a month", Raw(f'<span class="{"less" if saved >= 0 else "more"}">{e(dollars(abs(saved)))}</span>')
              if proposed else "–", "by the sizes against what was declared" if saved >= 0 else "more than was declared"),
     )  # fmt: skip
@@ -147,7 +148,7 @@ class _Glances:
 
 def _nothing() -> str:
     return (
-        "<p>There are no networks yet. Describe one below: its shadow is made with it, in the same moment, and watches whatever "
+        "<p>There are no networks yet. Describe one below: its shadow is made with it, in the same moment, and watches what "
         "you attach to it.</p>"
     )
 
@@ -161,7 +162,7 @@ class _Making:
     def build(self) -> None:
         with frame.section("Create a network", "create"):
             ui.html(
-                '<p class="dim">Paste its description (YAML or JSON). It is checked as you type; nothing is made until you say so.</p>',
+                '<p class="dim">Paste its description (YAML or JSON). It is checked as you type; nothing is made yet.</p>',
                 sanitize=False,
             )
             with ui.element("div").classes("pair"):
@@ -191,7 +192,8 @@ def create(visitor: Visitor, text: str) -> str:
     spec = networks.check(text, "line")
     console = visitor.console
     change(
-        visitor, "create network", Role.OPERATOR, spec.name, lambda: networks.create(console.workspace, text, "line", console.now()),
+        visitor, "create network", Role.OPERATOR, spec.name,
+        lambda: networks.create(console.workspace, text, "line", console.now()),
         asked=spec_to_dict(spec), after=lambda made: {"version": made.record.version},
     )  # fmt: skip
     console.wake()

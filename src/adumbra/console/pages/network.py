@@ -161,7 +161,7 @@ class NetworkPage:
         name = self._found.name
         with ui.dialog() as dialog, ui.card().props(f'role="alertdialog" aria-label="Activate {e(name)}?"'):
             ui.html(
-                f"<h2>Activate {e(name)}?</h2><p>The plan above is carried out by the server. Steps that interrupt something say so.</p>",
+                f"<h2>Activate {e(name)}?</h2><p>The server carries out the plan above.</p>",
                 sanitize=False,
             )
             with ui.element("div").classes("row"):
@@ -246,7 +246,7 @@ def picture(found: Overview, load: Loads) -> str:
     since = ""
     if load.until_ns is not None:
         since = (
-            f"Load: the mean of the last {format_duration(load.window_s)}, up to {format_time(load.until_ns)[:19].replace('T', ' ')}. "
+            f"Load: the mean of the last {format_duration(load.window_s)}, up to {format_time(load.until_ns)[:19]}Z. "
             'Rates are <span class="mark observed">observed</span>, requests <span class="mark inferred">inferred</span>, CPU '
             '<span class="mark simulated">simulated</span>; the bar is the CPU’s busy share.'
         )  # fmt: skip
@@ -255,7 +255,8 @@ def picture(found: Overview, load: Loads) -> str:
         Column("CPU", figure=True), Column("Latency p99", figure=True),
     )  # fmt: skip
     rows = [
-        [vm, format_number(one.rx_mbps), format_number(one.tx_mbps), format_number(one.requests_per_s), format_share(one.cpu, 2),
+        [vm, format_number(one.rx_mbps), format_number(one.tx_mbps), format_number(one.requests_per_s),
+         format_share(one.cpu, 2),
          format_duration(one.latency_ms_p99 / 1e3)]
         for vm, one in list(load.vms.items())[:200]
     ]  # fmt: skip
@@ -272,8 +273,9 @@ def _sizes(found: Overview) -> str:
     else:
         profile = found.profile
         about = (
-            f'<p class="dim">For {e(format_duration(profile.horizon_s))}, short in at most {e(format_share(profile.shortfall))} of '
-            f"the time; learned from {e(format_duration(profile.learned_s))} by {e(profile.model)}. Each cell: declared → "
+            f'<p class="dim">For {e(format_duration(profile.horizon_s))}, short in at most '
+            f"{e(format_share(profile.shortfall))} of the time; learned from {e(format_duration(profile.learned_s))} by "
+            f"{e(profile.model)}. Each cell: declared → "
             "<strong>proposed</strong>; below it, what is believed to be needed, from its median to its 99 % point.</p>"
         )
     stars = any(row.priced_as for row in found.sizes)

@@ -19,7 +19,8 @@ DAY_NS = 86_400 * 10**9
 SHOWN = 200
 _ENDS = {"in 30 days": 30, "in 90 days": 90, "in a year": 365, "never": 0}
 _ROLES = {
-    Role.VIEWER.value: "viewer: reads", Role.OPERATOR.value: "operator: changes networks", Role.ADMIN.value: "admin: gives rights",
+    Role.VIEWER.value: "viewer: reads", Role.OPERATOR.value: "operator: changes networks",
+    Role.ADMIN.value: "admin: gives rights",
 }  # fmt: skip
 
 
@@ -199,7 +200,7 @@ class _Users:
 
     async def refresh(self) -> None:
         visitor = self._visitor
-        found = await frame.asked(lambda: visitor.console.workspace.state.access.users())
+        found = await frame.asked(visitor.console.workspace.state.access.users)
         if found is not None:
             self._list.show(users_table(found, visitor.console.now()))
 

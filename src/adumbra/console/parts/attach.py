@@ -31,7 +31,7 @@ def attach(visitor: Visitor, network: str, text: str) -> SourceRecord:
     return made
 
 
-def detach(visitor: Visitor, network: str, number: int) -> None:
+def detach(visitor: Visitor, number: int) -> None:
     """Has a source watched no more, in the log."""
     console, sources = visitor.console, visitor.console.workspace.state.sources
     was = sources.get(number)
@@ -96,7 +96,7 @@ class SourceRows:
 
     async def _stop(self, each: Observed) -> None:
         number = each.id or 0
-        await frame.asked(lambda: detach(self._visitor, each.network, number))
+        await frame.asked(lambda: detach(self._visitor, number))
         self._shown = None
 
 
@@ -130,7 +130,9 @@ class Sources:
                 on_rejected=lambda: ui.notify(f"That capture is larger than {format_bytes(most)}.", type="negative"),
             ).classes("hidden-input")  # fmt: skip
             self._upload = upload
-            ui.button("Send a capture…", on_click=lambda: upload.run_method("pickFiles")).props("unelevated")
+            ui.button("Send a capture…").props("unelevated").on(
+                "click", js_handler=f"() => getElement({upload.id}).pickFiles()"
+            )
             self._text = ui.input("Source").props('outlined dense spellcheck="false" autocomplete="off"').classes("grow")
             self._text.on("keydown.enter", self._named)
             ui.button("Attach", on_click=self._named).props("outline")
@@ -165,7 +167,7 @@ class Sources:
             await event.file.save(path)
 
             def keep() -> str:
-                with open(path, "rb") as content:  # noqa: PTH123 the file that NiceGUI just wrote
+                with open(path, "rb") as content:
                     return captures.keep(visitor.console.workspace, network, name, content, visitor.console.kept_bytes)
 
             try:

@@ -8,6 +8,7 @@ from adumbra.service.pictures.charts import Band, Chart, Line
 from adumbra.service.pictures.words import Mark
 
 _DASHED = {Mark.FORECAST: "dashed", Mark.DECLARED: "dotted", Mark.PROPOSED: "solid"}
+FONT = "system-ui, 'Segoe UI', 'Noto Sans', Roboto, sans-serif"
 _INK, _DIM, _LINE = "var(--ink)", "var(--dim)", "var(--line)"
 
 
@@ -32,7 +33,7 @@ def options(chart: Chart) -> dict[str, Any]:
         }  # fmt: skip
     return {
         "animation": False,
-        "textStyle": {"fontFamily": "inherit"},
+        "textStyle": {"fontFamily": FONT},
         "aria": {"enabled": False},
         "grid": {"left": 46, "right": 14, "top": 14, "bottom": 24},
         "tooltip": {
@@ -41,7 +42,8 @@ def options(chart: Chart) -> dict[str, Any]:
             "axisPointer": {"lineStyle": {"color": _DIM}},
         },
         "xAxis": {
-            "type": "time", "splitNumber": 4, "axisLine": {"lineStyle": {"color": _LINE}}, "axisTick": {"lineStyle": {"color": _LINE}},
+            "type": "time", "splitNumber": 4, "axisLine": {"lineStyle": {"color": _LINE}},
+            "axisTick": {"lineStyle": {"color": _LINE}},
             "axisLabel": {"color": _DIM, "fontSize": 11, "hideOverlap": True, "formatter": {
                 "year": "{yyyy}", "month": "{MMM}", "day": "{d} {MMM}", "hour": "{HH}:{mm}", "minute": "{HH}:{mm}",
                 "second": "{HH}:{mm}:{ss}", "millisecond": "{HH}:{mm}:{ss}"}},

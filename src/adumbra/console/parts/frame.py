@@ -29,16 +29,16 @@ def page(visitor: Visitor, title: str, here: str) -> Iterator[None]:
         f'<link rel="stylesheet" href="{signin.static_url("console.css")}">'
         f'<script src="{signin.static_url("console.js")}" defer></script>'
     )
-    ui.colors(primary="#0b5fc0")
-    ui.html(_header(visitor, here), sanitize=False).classes("top")
-    with ui.element("main").props('id="main" tabindex="-1"'):
+    with ui.header(fixed=False, add_scroll_padding=False).classes("top"):
+        ui.html(_header(visitor, here), sanitize=False).classes("bar")
+    with ui.element("div").props('id="main" tabindex="-1"').classes("main"):  # Quasar's page around it is the <main>
         yield
     ui.html(
         '<p>Figures are marked by how they were come by: <span class="mark observed">observed</span> '
         '<span class="mark inferred">inferred</span> <span class="mark simulated">simulated</span> '
         '<span class="mark forecast">forecast</span>. Times are UTC.</p>',
-        sanitize=False, tag="footer",
-    )  # fmt: skip
+        sanitize=False,
+    ).classes("foot")  # fmt: skip
 
 
 def _header(visitor: Visitor, here: str) -> str:
@@ -48,13 +48,13 @@ def _header(visitor: Visitor, here: str) -> str:
         for name, path in ways
     )
     return (
-        '<a class="skip" href="#main">Skip to the content</a><header>'
+        '<a class="skip" href="#main">Skip to the content</a>'
         f'<a class="brand" href="/" aria-label="Adumbra, to the networks">{signin.FAVICON}<span>Adumbra</span></a>'
         f'<nav aria-label="Pages">{links}</nav>'
         '<div class="who"><button type="button" id="theme" class="quiet" aria-label="Light or dark">◐</button>'
         f'<span class="name" title="{e(visitor.who.role.value)}">{e(visitor.who.name)}</span>'
         f'<form method="post" action="/sign-out"><input type="hidden" name="csrf" value="{e(visitor.csrf)}">'
-        '<button type="submit" class="quiet">Sign out</button></form></div></header>'
+        '<button type="submit" class="quiet">Sign out</button></form></div>'
     )
 
 

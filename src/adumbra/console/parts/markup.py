@@ -91,7 +91,8 @@ def confidence_chip(confidence: Confidence | None) -> Raw:
     full = {Confidence.LOW: 1, Confidence.MEDIUM: 2, Confidence.HIGH: 3}[confidence]
     bars = "".join(f'<i class="{"full" if row < full else ""}"></i>' for row in range(3))
     return Raw(
-        f'<span class="confidence {confidence.value}"><span class="bars" aria-hidden="true">{bars}</span>{confidence.value}</span>'
+        f'<span class="confidence {confidence.value}"><span class="bars" aria-hidden="true">{bars}</span>'
+        f"{confidence.value}</span>"
     )
 
 

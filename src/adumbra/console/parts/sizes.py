@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adumbra.console.parts.markup import Cell, Column, Raw, bullets, confidence_chip, details, e, fact, facts, table
+from adumbra.console.parts.markup import Cell, Column, Raw, bullets, confidence_chip, details, e, fact, facts, of, table
 from adumbra.schema.units import format_number, format_share
 from adumbra.service.pictures.networks import Overview, Size, VmSizes
 from adumbra.service.pictures.prices import Costs
 from adumbra.service.pictures.words import NAMES, NONE, ago, amount, dollars, percent_change, short_duration
 
 COLUMNS = (
-    Column("VM"), *(Column(name) for name in NAMES.values()), Column("Type"), Column("$ a month", figure=True), Column("Confidence"),
+    Column("VM"), *(Column(name) for name in NAMES.values()), Column("Type"), Column("$ a month", figure=True),
+    Column("Confidence"),
 )  # fmt: skip
 
 
@@ -38,17 +39,17 @@ def overview_facts(found: Overview, now_ns: int) -> str:
     """A network's figures at first sight."""
     cost, against = cost_words(found.costs)
     if found.costs.estimated:
-        against = Raw(
-            f"{against.markup if isinstance(against, Raw) else e(against)}; {found.costs.estimated} priced by the cheapest type that fits"
-        )
+        against = Raw(f"{of(against)}; {found.costs.estimated} priced by the cheapest type that fits")
     last = found.watched[1] if found.watched else None
-    profile, learned = found.profile, found.learned
+    learned = found.learned
+    known = found.profile or learned
     each = [
         fact("Watched", short_duration(found.watched_s) if found.watched else "nothing yet",
              f"last data {ago(now_ns, last)}" if last else "attach a source below"),
-        fact("Learned from", short_duration(profile.learned_s) if profile else short_duration(learned.learned_s) if learned else "not yet",
+        fact("Learned from", "not yet" if known is None else short_duration(known.learned_s),
              f"training {learned.version}, {ago(now_ns, learned.made_ns)}" if learned else "train once something was seen"),
-        fact("Confidence", confidence_chip(found.confidence), "of the VM that is known least" if found.confidence else "no sizes yet"),
+        fact("Confidence", confidence_chip(found.confidence),
+             "of the VM that is known least" if found.confidence else "no sizes yet"),
         fact("Expected a month", cost, against),
     ]  # fmt: skip
     if learned and learned.held:
@@ -72,7 +73,7 @@ def sizes_table(rows: Sequence[VmSizes], caption: str) -> str:
             [_name(row), *(_size(size, row) for size in row.sizes), _type(row), _month(row), confidence_chip(row.confidence)]
             for row in rows
         ],
-    )  # noqa: E501
+    )
 
 
 def _name(row: VmSizes) -> Raw:

@@ -70,7 +70,8 @@ def source_chip(source: Observed) -> Raw:
 
 
 SOURCE_COLUMNS = (
-    Column("Source"), Column("State"), Column("Where"), Column("Last word"), Column("Packets"), Column("Lost"), Column("Trouble"),
+    Column("Source"), Column("State"), Column("Where"), Column("Last word"), Column("Packets"), Column("Lost"),
+    Column("Trouble"),
 )  # fmt: skip
 
 
@@ -80,8 +81,8 @@ def source_cells(source: Observed, now_ns: int) -> list[Cell]:
         Raw(f'<span class="lost">{e(source.trouble[:300])}</span>') if source.trouble else Raw('<span class="dim">none</span>')
     )
     return [
-        source.source, source_chip(source), f"{source.where}{again}", ago(now_ns, source.seen_ns), figures(source), losses(source),
-        trouble,
+        source.source, source_chip(source), f"{source.where}{again}", ago(now_ns, source.seen_ns), figures(source),
+        losses(source), trouble,
     ]  # fmt: skip
 
 
@@ -120,19 +121,21 @@ def traffic_table(found: Answers) -> str:
         )  # fmt: skip
         tried, now = choice.tried, answer.now.tried
         rows.append([
-            Raw(f'{e(answer.vm)}<span class="believed">{e(on)}{" (assumed)" if answer.assumed else ""}</span>'), _from_to(now.cpu_utilization, tried.cpu_utilization),
+            Raw(f'{e(answer.vm)}<span class="believed">{e(on)}{" (assumed)" if answer.assumed else ""}</span>'),
+            _from_to(now.cpu_utilization, tried.cpu_utilization),
             format_share(_rounded(tried.cpu_p99), 2), format_duration(tried.latency_ms_p99 / 1e3),
             format_share(_rounded(tried.loss), 2), f"{format_number(tried.memory_gb, 2)} GB", fits,
         ])  # fmt: skip
     columns = (
-        Column("VM"), Column("CPU, now → then", figure=True), Column("CPU p99", figure=True), Column("Latency p99", figure=True),
+        Column("VM"), Column("CPU", figure=True), Column("CPU p99", figure=True), Column("Latency p99", figure=True),
         Column("Lost", figure=True), Column("Memory", figure=True), Column("Fits?"),
     )  # fmt: skip
     return table(f"With {format_number(found.factor)} times the traffic", columns, rows)
 
 
 def _from_to(now: float, then: float) -> str:
-    return f"{format_share(_rounded(now), 2)} → {format_share(_rounded(then), 2)}"
+    before, after = format_share(_rounded(now), 2), format_share(_rounded(then), 2)
+    return after if before == after else f"{before} → {after}"
 
 
 def _rounded(share: float) -> float:

@@ -27,8 +27,10 @@ def svg(chart: Chart, label: str) -> str:
         return '<p class="dim">Nothing known.</p>'
     frame = _Frame(min(times), max(times), _top(chart))
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{html.escape(label, quote=True)}" '
-        f'xmlns="http://www.w3.org/2000/svg"><desc>{html.escape(chart.summary)}</desc>'
+        (
+            f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" '
+            f'aria-label="{html.escape(label, quote=True)}" xmlns="http://www.w3.org/2000/svg"><desc>{html.escape(chart.summary)}</desc>'
+        )
     ]
     parts += frame.axes()
     parts += [f'<path class="c-band {band.mark.value}" d="{frame.area(band)}"/>' for band in chart.bands]

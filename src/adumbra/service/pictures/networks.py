@@ -231,7 +231,7 @@ FIGURE_MEANS = {
 
 
 def accounts_told(raw: Mapping[str, Any]) -> tuple[tuple[tuple[str, int], ...], int, str]:
-    """Of a source's accounts, or the observation that holds them: figures above zero, what was lost in all, and how it ended."""
+    """Of a source's accounts, or the observation that holds them: figures above zero, what was lost in all, how it ended."""
     inner = raw.get("accounts")
     accounts: Mapping[str, Any] = inner if isinstance(inner, Mapping) else raw
     outcomes = accounts.get("outcomes") or {}

@@ -198,9 +198,11 @@ def svg(picture: Topology, label: str) -> str:
     """The picture as SVG, with its words for those who don't see it: label, then a sentence a link and VM as a description."""
     told = html.escape(" ".join(sentences(picture)))
     parts = [
-        f'<svg class="topology" viewBox="0 0 {picture.width:.0f} {picture.height:.0f}" role="img" '
-        f'aria-label="{html.escape(label, quote=True)}" xmlns="http://www.w3.org/2000/svg" '
-        f'style="max-width:{picture.width:.0f}px"><desc>{told}</desc>'
+        (
+            f'<svg class="topology" viewBox="0 0 {picture.width:.0f} {picture.height:.0f}" role="img" '
+            f'aria-label="{html.escape(label, quote=True)}" xmlns="http://www.w3.org/2000/svg" '
+            f'style="max-width:{picture.width:.0f}px"><desc>{told}</desc>'
+        )
     ]
     parts += [f'<path class="t-link" d="{line.path}"/>' for line in picture.lines]
     parts += [_drawn(box) for box in picture.boxes]
@@ -247,7 +249,8 @@ def _card(card: Card) -> str:
         f'<text class="t-vm" x="{x + 10:.0f}" y="{y + 18:.0f}">{_cut(card.name, 15)}</text>'
         f'<text class="t-small" x="{x + _CARD_W - 10:.0f}" y="{y + 18:.0f}" text-anchor="end">{_cut(card.kind, 23)}</text>'
         f'<text class="t-load" x="{x + 10:.0f}" y="{y + 38:.0f}">{html.escape(_now(load))}</text>'
-        f'<rect class="t-track" x="{x + 10:.0f}" y="{y + _CARD_H - 9:.0f}" width="{_CARD_W - 20:.0f}" height="4" rx="2"/>{bar}</g>'
+        f'<rect class="t-track" x="{x + 10:.0f}" y="{y + _CARD_H - 9:.0f}" width="{_CARD_W - 20:.0f}" height="4" '
+        f'rx="2"/>{bar}</g>'
     )
 
 

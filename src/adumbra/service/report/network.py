@@ -34,6 +34,18 @@ _CONFIDENCE = {
     Confidence.HIGH: "the patterns that matter were seen often, and forecasts of them held",
 }
 
+_HOW_TO_READ = """\
+No VM of this network need exist yet. A shadow stands in for each: it counts the traffic that is meant for the VM, and an \
+emulated machine carries the same requests, to say what CPU, memory and storage they would take.
+The promise is the shortfall: a VM may want more than it has in at most {shortfall} of the intervals. Memory has to hold the \
+largest value: what doesn't fit is killed.
+Sizes round up to what can be bought. Prices are those of the catalogue, on demand, for 730 hours a month; disks and traffic \
+are not in them.
+The shaded band of a forecast is its 80 % interval; the share of time in which such intervals held on held-out data stands \
+at the top. The band around what is simulated is what is believed of the role: measured use narrows it (adumbra calibrate).
+Confidence is low until a week's pattern was seen; a size of low confidence errs to the large side.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -91,7 +103,8 @@ def page(found: Found) -> str:
     """The whole page as text, to be written as UTF-8."""
     seen = found.overview
     body = "".join([
-        _head(found), _topology(found), _sizes(seen), _reasons(seen.sizes), _over_time(found), _planned(found), _seen(found.sources),
+        _head(found), _topology(found), _sizes(seen), _reasons(seen.sizes), _over_time(found), _planned(found),
+        _seen(found.sources),
         _how_to_read(seen),
     ])  # fmt: skip
     shared = importlib.resources.files("adumbra.service.pictures").joinpath("pictures.css").read_text(encoding="utf-8")
@@ -177,9 +190,10 @@ def _sizes(seen: Overview) -> str:
         else ""
     )
     return (
-        "<h2>Sizes against what was declared</h2><p class=dim>Each cell: declared → <b>proposed</b>. Below it, what is believed "
+        "<h2>Sizes against what was declared</h2><p class=dim>Each cell: declared → <b>proposed</b>. Below, what is believed "
         "to be needed to stay within the promise: from the median of that belief to its 99 % point.</p><div class=scroll "
-        f'tabindex=0 role=region aria-label="Sizes"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{stars}'
+        f'tabindex=0 role=region aria-label="Sizes"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f"</div>{stars}"
     )
 
 
@@ -212,18 +226,20 @@ def _size(size: Size, row: VmSizes) -> str:
 
 
 def _reasons(rows: Sequence[VmSizes]) -> str:
-    """The reasons, those that several VMs share once."""
+    """What speaks of each VM's size and type; then how all was learned, each reason once."""
+    own = "".join(f"<li><b>{_e(row.vm)}</b>: {_e('; '.join(row.told[:-1]) or row.told[-1])}</li>" for row in rows if row.told)
     of: dict[str, list[str]] = {}
     for row in rows:
         for reason in row.reasons:
-            of.setdefault(reason, []).append(row.vm)
-    if not of:
+            if reason not in row.told[:-1]:
+                of.setdefault(reason, []).append(row.vm)
+    if not own:
         return ""
     lines = []
     for reason, vms in of.items():
         who = "all" if len(vms) == len(rows) > 1 else ", ".join(vms[:6]) + (f" and {len(vms) - 6} more" if len(vms) > 6 else "")
         lines.append(f"<li><b>{_e(who)}</b>: {_e(reason)}</li>")
-    return f"<h2>Why</h2><ul>{''.join(lines)}</ul>"
+    return f"<h2>Why</h2><ul>{own}</ul><details><summary>How it was learned</summary><ul>{''.join(lines)}</ul></details>"
 
 
 def _over_time(found: Found) -> str:
@@ -234,7 +250,7 @@ def _over_time(found: Found) -> str:
     for each in found.charts:
         figures = "".join(
             f"<figure><figcaption><b>{_e(chart.title)}</b>, {_e(chart.unit)}"
-            + "".join(f' <span class="mark {m.value}">{m.value}</span>' for m in dict.fromkeys(line.mark for line in chart.lines))
+            + "".join(_mark(each) for each in dict.fromkeys(line.mark for line in chart.lines))
             + f"</figcaption>{drawn.svg(chart, f'{each.vm}: {chart.summary}')}"
             + (f"<figcaption>{_e('; '.join(chart.notes))}</figcaption>" if chart.notes else "") + "</figure>"
             for chart in each.charts
@@ -243,6 +259,10 @@ def _over_time(found: Found) -> str:
     if found.left_out:
         parts.append(f"<p class=dim>{found.left_out:,} VMs that cost less are not drawn.</p>")
     return "".join(parts)
+
+
+def _mark(mark: Mark) -> str:
+    return f' <span class="mark {mark.value}">{mark.value}</span>'
 
 
 def _planned(found: Found) -> str:
@@ -275,23 +295,12 @@ def _seen(sources: Sequence[Observed]) -> str:
         return "<h2>What was watched</h2><p>Nothing yet.</p>"
     heads = "".join(f"<th scope=col>{name}</th>" for name in ("Source", "State", "Packets", "Lost", "Trouble"))
     return (
-        f'<h2>What was watched</h2><div class=scroll tabindex=0 role=region aria-label="Sources"><table class=words><thead><tr>{heads}'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<h2>What was watched</h2><div class=scroll tabindex=0 role=region aria-label="Sources"><table class=words><thead><tr>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
 def _how_to_read(seen: Overview) -> str:
     shortfall = format_share(seen.profile.shortfall if seen.profile else seen.spec.targets.shortfall)
-    lines = [
-        "No VM of this network need exist yet. A shadow stands in for each: it counts the traffic that is meant for the VM, and an "
-        "emulated machine carries the same requests, to say what CPU, memory and storage they would take.",
-        f"The promise is the shortfall: a VM may want more than it has in at most {shortfall} of the intervals. Memory has to hold "
-        "the largest value: what doesn't fit is killed.",
-        "Sizes round up to what can be bought. Prices are those of the catalogue, on demand, for 730 hours a month; disks and "
-        "traffic are not in them.",
-        "The shaded band of a forecast is its 80 % interval: on held-out data the share of time in which such intervals held is "
-        "shown at the top. The shaded band around what is simulated is what is believed of the role; measured use narrows it "
-        "(adumbra calibrate).",
-        "Confidence is low until a week's pattern was seen; a size of low confidence errs to the large side.",
-    ]
+    lines = _HOW_TO_READ.format(shortfall=shortfall).splitlines()
     return f"<h2>How to read this</h2><ul>{''.join(f'<li>{_e(line)}</li>' for line in lines)}</ul>"

@@ -1,0 +1,28 @@
+"""A workspace with a network whose traffic and sizes are made up, so that nothing need be trained; and NiceGUI's user."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.service.lab import made_lab
+
+from adumbra.schema.access import NewUser, Role
+from adumbra.service import access
+from adumbra.service.workspace import Workspace
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "home") as opened:
+        made_lab(opened)
+        for name, role, networks in (
+            ("ada", Role.ADMIN, None), ("olga", Role.OPERATOR, ("lab",)), ("vera", Role.VIEWER, ("lab",)),
+            ("stan", Role.VIEWER, ("other",)),
+        ):  # fmt: skip
+            access.add_user(opened, NewUser(name, role, networks), PASSWORD, time.time_ns())
+        yield opened
