@@ -16,13 +16,19 @@ from adumbra.service.workspace import Workspace
 PASSWORD = "a long enough password"
 
 
+@pytest.fixture(scope="session")
+def hashed() -> str:
+    """Hashing takes long on purpose: once is enough."""
+    return access.hash_password(PASSWORD)
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Workspace]:
+def lab(tmp_path: Path, hashed: str) -> Iterator[Workspace]:
     with Workspace(tmp_path / "home") as opened:
         made_lab(opened)
         for name, role, networks in (
             ("ada", Role.ADMIN, None), ("olga", Role.OPERATOR, ("lab",)), ("vera", Role.VIEWER, ("lab",)),
             ("stan", Role.VIEWER, ("other",)),
         ):  # fmt: skip
-            access.add_user(opened, NewUser(name, role, networks), PASSWORD, time.time_ns())
+            opened.state.access.add_user(NewUser(name, role, networks), hashed, time.time_ns())
         yield opened

@@ -142,7 +142,7 @@ class _Making:
             ).classes("hidden-input")  # fmt: skip
             self._upload = upload
             ui.button("Send a usage file…").props("unelevated").on(
-                "click", js_handler=f"() => getElement({upload.id}).pickFiles()"
+                "click", js_handler=f"() => runMethod({upload.id}, 'pickFiles', [])"
             )
         self._state = frame.Shown(live=True)
 

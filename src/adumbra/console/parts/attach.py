@@ -131,7 +131,7 @@ class Sources:
             ).classes("hidden-input")  # fmt: skip
             self._upload = upload
             ui.button("Send a capture…").props("unelevated").on(
-                "click", js_handler=f"() => getElement({upload.id}).pickFiles()"
+                "click", js_handler=f"() => runMethod({upload.id}, 'pickFiles', [])"
             )
             self._text = ui.input("Source").props('outlined dense spellcheck="false" autocomplete="off"').classes("grow")
             self._text.on("keydown.enter", self._named)

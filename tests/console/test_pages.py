@@ -1,0 +1,277 @@
+"""The pages without a browser: what somebody sees, what they may do, and that every change is logged with their name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from nicegui import Client, core, ui
+from nicegui.functions.download import download
+from nicegui.functions.navigate import Navigate
+from nicegui.functions.notify import notify
+from nicegui.testing.general import prepare_simulation
+from nicegui.testing.user import User
+from tests.console.conftest import PASSWORD
+from tests.service.lab import HOSTILE, SPEC
+
+from adumbra.api import access as api_access
+from adumbra.console import rights
+from adumbra.console.context import Console, Visitor
+from adumbra.console.guard import COOKIE, Guard
+from adumbra.console.pages import frontier, glance, register, tokens
+from adumbra.console.parts import attach
+from adumbra.schema.access import NewToken, Principal, Role, Through
+from adumbra.schema.errors import AccessError, AdumbraError, ConflictError, ForbiddenError, InputError, NotFoundError, SpecError
+from adumbra.schema.jobs import JobKind, SourceState
+from adumbra.service import access, captures, frontiers
+from adumbra.service.workspace import Workspace
+
+Story = Callable[[User], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def _looking(workspace: Workspace, name: str) -> AsyncIterator[User]:
+    """A user of NiceGUI's simulation who is signed in, behind the guard."""
+    console = Console(workspace, time.time_ns)
+    prepare_simulation()
+    register()
+    try:
+        async with core.app.router.lifespan_context(core.app):
+            transport = httpx.ASGITransport(Guard(core.app, console))  # type: ignore[arg-type]
+            cookies = {COOKIE: access.sign_in(workspace, name, PASSWORD, time.time_ns()).secret}
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", cookies=cookies) as client:
+                yield User(client)
+    finally:
+        ui.navigate, ui.notify, ui.download = Navigate(), notify, download
+        Client.instances.clear()
+
+
+def _as(workspace: Workspace, name: str, story: Story) -> None:
+    async def run() -> None:
+        async with _looking(workspace, name) as user:
+            await story(user)
+
+    asyncio.run(run())
+
+
+def _visitor(workspace: Workspace, name: str) -> Visitor:
+    console = Console(workspace, time.time_ns)
+    signed = access.sign_in(workspace, name, PASSWORD, time.time_ns())
+    who, session = access.by_session(workspace, signed.secret, time.time_ns())
+    return Visitor(console, who, signed.secret, session.csrf, "127.0.0.1")
+
+
+def test_the_networks_at_a_glance(lab: Workspace) -> None:
+    async def story(user: User) -> None:
+        await user.open("/")
+        await user.should_see("$168")
+        await user.should_see("Confidence")
+        await user.should_see("5 min")
+        await user.should_see('href="/networks/other"')
+        await user.should_see("Create the network")
+
+    _as(lab, "ada", story)
+
+
+def test_a_viewer_of_one_network_sees_that_one_and_changes_nothing(lab: Workspace) -> None:
+    async def story(user: User) -> None:
+        await user.open("/")
+        await user.should_see('href="/networks/lab"')
+        await user.should_not_see('href="/networks/other"')
+        await user.should_not_see("Create the network")
+        await user.open("/networks/lab")
+        await user.should_see("Sizes against what was declared")
+        await user.should_see("c6a.large")
+        await user.should_see("&lt;script&gt;")
+        await user.should_not_see(HOSTILE)
+        for button in ("Train", "Size the VMs", "Attach", "Activate…"):
+            await user.should_not_see(kind=ui.button, content=button)
+
+    _as(lab, "vera", story)
+
+
+def test_a_network_is_created_from_a_pasted_spec_with_its_problems_by_line(lab: Workspace) -> None:
+    fresh = SPEC.replace("name: lab", "name: fresh", 1)
+
+    async def story(user: User) -> None:
+        await user.open("/")
+        (text,) = user.find(kind=ui.textarea).elements
+        text.set_value(fresh.replace("subnet: back", "subnet: bakc"))
+        await user.should_see("did you mean &#x27;back&#x27;?", retries=50)
+        await user.should_see("Line 9")
+        text.set_value(fresh)
+        await user.should_see("is right", retries=50)
+        user.find(kind=ui.button, content="Create the network").click()
+        for _ in range(200):
+            if any(each.name == "fresh" for each in lab.state.networks()):
+                break
+            await asyncio.sleep(0.05)
+
+    _as(lab, "ada", story)
+    (act,) = lab.state.access.acts("fresh")
+    assert (act.who, act.what, act.subject, act.after) == ("ada", "console: create network", "network/fresh", {"version": 1})
+
+
+def test_training_is_queued_and_a_source_attached(lab: Workspace) -> None:
+    async def story(user: User) -> None:
+        await user.open("/networks/lab")
+        user.find(kind=ui.button, content="Train").click()
+        for _ in range(200):
+            if lab.state.jobs.open():
+                break
+            await asyncio.sleep(0.05)
+        await user.should_see("queued", retries=50)
+
+    _as(lab, "olga", story)
+    (job,) = lab.state.jobs.open()
+    assert (job.kind, job.network, job.by, job.asked) == (JobKind.TRAIN, "lab", "olga", {})
+
+
+def test_sources_are_attached_and_stopped_in_the_log(lab: Workspace) -> None:
+    olga, vera = _visitor(lab, "olga"), _visitor(lab, "vera")
+    made = attach.attach(olga, "lab", " pcap:/tmp/a.pcap ")
+    assert (made.source, made.state) == ("pcap:/tmp/a.pcap", SourceState.WAITING)
+    with pytest.raises(ConflictError):
+        attach.attach(olga, "lab", "pcap:/tmp/a.pcap")
+    with pytest.raises(InputError):
+        attach.attach(olga, "lab", "nonsense")
+    with pytest.raises(ForbiddenError):
+        attach.attach(vera, "lab", "pcap:/tmp/b.pcap")
+    with pytest.raises(NotFoundError):
+        attach.attach(olga, "other", "pcap:/tmp/b.pcap")
+    attach.detach(olga, made.id)
+    assert lab.state.sources.get(made.id).state is SourceState.STOPPED
+    assert [each.what for each in lab.state.access.acts("lab")] == ["console: stop source", "console: attach source"]
+
+
+def test_who_signed_out_or_lost_a_role_changes_nothing_from_a_page_that_is_still_open(lab: Workspace) -> None:
+    olga = _visitor(lab, "olga")
+    access.sign_out(lab, olga.secret)
+    with pytest.raises(AccessError):
+        attach.attach(olga, "lab", "pcap:/tmp/a.pcap")
+    ada = _visitor(lab, "ada")
+    lab.state.access.set_disabled("ada", 5)
+    with pytest.raises(AccessError):
+        tokens.make_token(ada, "x", Role.VIEWER, "", 0)
+    assert lab.state.access.acts() == ()
+
+
+def test_creating_without_the_right_makes_nothing(lab: Workspace) -> None:
+    fresh = SPEC.replace("name: lab", "name: fresh", 1)
+    with pytest.raises(NotFoundError):  # not one of olga's
+        glance.create(_visitor(lab, "olga"), fresh)
+    with pytest.raises(SpecError):
+        glance.create(_visitor(lab, "ada"), "name: [")
+    assert {each.name for each in lab.state.networks()} == {"lab", "other"}
+
+
+def test_a_token_is_made_by_an_administrator_alone_and_revoked(lab: Workspace) -> None:
+    ada = _visitor(lab, "ada")
+    made = tokens.make_token(ada, "grafana", Role.VIEWER, "lab, other", 30)
+    assert made.record.networks == ("lab", "other")
+    assert access.by_token(lab, made.secret, time.time_ns()).name == "grafana"
+    assert made.secret not in str([(each.asked, each.after) for each in lab.state.access.acts()])
+    tokens.revoke(ada, made.record.id)
+    with pytest.raises(AccessError):
+        access.by_token(lab, made.secret, time.time_ns())
+    with pytest.raises(InputError):
+        tokens.make_token(ada, "x", Role.VIEWER, "nowhere", 0)
+    for name in ("olga", "vera"):
+        with pytest.raises(ForbiddenError):
+            tokens.make_token(_visitor(lab, name), "x", Role.ADMIN, "", 0)
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("networks", [None, ("lab",), ()])
+@pytest.mark.parametrize("wanted", list(Role))
+@pytest.mark.parametrize("network", [None, "lab", "other"])
+def test_rights_are_those_of_the_api(
+    role: Role, networks: tuple[str, ...] | None, wanted: Role, network: str | None
+) -> None:  # fmt: skip
+    who = Principal("x", role, networks, Through.SESSION)
+
+    def verdict(check: Callable[[Principal, Role, str | None], object]) -> type[AdumbraError] | None:
+        try:
+            check(who, wanted, network)
+        except AdumbraError as error:
+            return type(error)
+        return None
+
+    assert verdict(rights.allowed) is verdict(api_access.allowed)
+
+
+def test_a_capture_is_kept_if_it_is_one_and_there_is_room(lab: Workspace, tmp_path: Path) -> None:
+    import io
+
+    good = b"\xd4\xc3\xb2\xa1" + b"x" * 1000
+    source = captures.keep(lab, "lab", "../../etc/pass wd.pcap", io.BytesIO(good), 10_000)
+    path = Path(source.removeprefix("pcap:"))
+    assert path.parent == captures.folder_of(lab, "lab")
+    assert path.name.endswith("-pass-wd.pcap")
+    assert path.read_bytes() == good
+    assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(InputError):
+        captures.keep(lab, "lab", "x.txt", io.BytesIO(b"hello"), 10_000)
+    with pytest.raises(ConflictError):
+        captures.keep(lab, "lab", "y.pcap", io.BytesIO(good * 20), 10_000)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    from adumbra.service import networks
+
+    networks.delete(lab, "lab", time.time_ns())
+    assert not path.parent.exists()
+
+
+def test_reports_of_back_tests_are_listed_and_nothing_else_is_shown(lab: Workspace) -> None:
+    folder = lab.home / frontiers.FOLDER
+    (folder / "day").mkdir(parents=True)
+    (folder / "day" / "report.html").write_text("<p>the report</p>")
+    rule = {"rule": "p95", "dial": None, "risk": None, "allocated_percent": 60.0, "short_percent": 2.0}
+    import json
+
+    (folder / "day" / "report.json").write_text(json.dumps({"resources": {"cpu_cores": {"rules": [rule]}}}))
+    (folder / "secret").mkdir()
+    (folder / "secret" / "report.html").symlink_to("/etc/hostname")
+    assert [each.name for each in frontiers.listing(lab)] == ["day"]
+    assert frontiers.rules_of(lab, "day") == (frontiers.Rule("cpu_cores", "p95", None, None, 60.0, 2.0),)
+    for name in ("secret", "..", "../../etc", "nothing", ""):
+        with pytest.raises(NotFoundError):
+            frontiers.page_of(lab, name)
+
+    async def story(user: User) -> None:
+        await user.open("/frontier")
+        await user.should_see("The frontier as a table")
+        await user.should_see("60 %")
+        answer = await user.http_client.get("/backtests/day")
+        assert answer.text == "<p>the report</p>"
+        assert answer.headers["content-security-policy"] == frontier.REPORT_HEADERS["Content-Security-Policy"]
+        assert (await user.http_client.get("/backtests/secret")).status_code == 404
+
+    _as(lab, "ada", story)
+
+
+def test_a_back_test_is_for_those_who_see_all(lab: Workspace, tmp_path: Path) -> None:
+    usage = tmp_path / "usage.csv"
+    usage.write_text("vm,time\n")
+    wanted = frontiers.Usage(usage, 86_400.0)
+    with pytest.raises(ForbiddenError):
+        frontier.make(_visitor(lab, "olga"), "x", wanted, lambda *_: None)
+    with pytest.raises(InputError):
+        frontier.make(_visitor(lab, "ada"), "../x", wanted, lambda *_: None)
+    with pytest.raises(InputError):
+        frontier.make(_visitor(lab, "ada"), "x", wanted, lambda *_: None)
+    assert frontiers.listing(lab) == ()
+
+
+def test_tokens_show_what_becomes_of_them(lab: Workspace) -> None:
+    now_ns = time.time_ns()
+    held = access.issue(lab, NewToken("held", Role.VIEWER, ("lab",), now_ns + 10**15), now_ns).record
+    cells = [str(each) for each in tokens.token_cells(held, now_ns)]
+    assert cells[:3] == ["held", "viewer", "lab"]
+    assert "holds" in cells[-1]
+    gone = lab.state.access.revoke_token(held.id, now_ns)
+    assert "revoked" in str(tokens.token_cells(gone, now_ns)[-1])
