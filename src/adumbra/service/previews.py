@@ -19,6 +19,8 @@ from adumbra.service.whatif import Answers, Question, what_if
 from adumbra.service.workspace import Workspace
 
 T = TypeVar("T")
+MAX_VMS = 200
+"""VMs that `traffic` looks at: of larger networks, the first of the spec."""
 KEPT = 256
 """Answers that are remembered, of all networks together."""
 VM_INTERVALS = 4_000
@@ -45,14 +47,17 @@ class Previews:
 
         Raises InputError, TooLittleDataError.
         """
-        question = Question(factor, last_s=self.looks_back_s(name), bounds=False)
+        record = self.workspace.state.network(name)
+        _, vms = understood(record.spec_text, name)
+        some = tuple(vm.name for vm in vms[:MAX_VMS]) if len(vms) > MAX_VMS else ()
+        question = Question(factor, some, last_s=self.looks_back_s(name), bounds=False)
         return self._once(("traffic", *self._state_of(name), factor), lambda: what_if(self.workspace, name, question))
 
     def looks_back_s(self, name: str) -> float:
         """Over how much of the stored time `traffic` looks."""
         record = self.workspace.state.network(name)
         spec, vms = understood(record.spec_text, name)
-        return max(spec.interval, min(86_400.0, VM_INTERVALS / max(1, len(vms)) * spec.interval))
+        return max(spec.interval, min(86_400.0, VM_INTERVALS / max(1, min(len(vms), MAX_VMS)) * spec.interval))
 
     def forecast(self, name: str, horizon_s: float) -> Mapping[str, Quantiles]:
         """What is expected over the horizon. Raises InputError where nothing was trained."""

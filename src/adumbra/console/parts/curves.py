@@ -16,6 +16,8 @@ from adumbra.service.pictures.networks import Overview
 
 SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3_600.0, "24 h": 86_400.0, "7 d": 604_800.0, "all": None}
 _IN_TABLE = 24
+MAX_CHOICES = 2_000
+"""VMs that may be chosen: of larger networks, the first of the spec."""
 
 
 def drawn(visitor: Visitor, found: Overview, vm: str, last_s: float | None) -> VmCharts | None:
@@ -39,8 +41,9 @@ class Curves:
 
     def __init__(self, visitor: Visitor, found: Overview) -> None:
         self._visitor, self._found = visitor, found
-        self._vms = [vm.name for vm in found.vms]
+        self._vms = [vm.name for vm in found.vms[:MAX_CHOICES]]
         self._plots: dict[str, ui.echart] = {}
+        self._heads: dict[str, frame.Shown] = {}
         self._words: dict[str, frame.Shown] = {}
         self._tables: dict[str, frame.Shown] = {}
         self._until: tuple[object, ...] = ()
@@ -83,6 +86,7 @@ class Curves:
             plot.options.update(options)
             plot.update()
             plot.props(f'aria-label="{e(f"{found.vm}: {chart.summary}")}"')
+            self._heads[chart.key].show(_head(chart))
             self._words[chart.key].show(_notes(chart))
             self._tables[chart.key].show(
                 details(
@@ -92,11 +96,15 @@ class Curves:
 
     def _make(self, chart: Chart, options: dict[str, object]) -> None:
         with self._grid, ui.element("div").classes("chart"):
-            marks = " ".join(dict.fromkeys(mark(line.mark).markup for line in chart.lines))
-            ui.html(f'<h3>{e(chart.title)} <span class="unit">{e(chart.unit)}</span> {marks}</h3>', sanitize=False)
+            self._heads[chart.key] = frame.Shown()
             self._plots[chart.key] = ui.echart(options, renderer="svg").classes("plot").props('role="img"')
             self._words[chart.key] = frame.Shown()
             self._tables[chart.key] = frame.Shown()
+
+
+def _head(chart: Chart) -> str:
+    marks = " ".join(dict.fromkeys(mark(line.mark).markup for line in chart.lines))
+    return f'<h3>{e(chart.title)} <span class="unit">{e(chart.unit)}</span> {marks}</h3>'
 
 
 def _notes(chart: Chart) -> str:

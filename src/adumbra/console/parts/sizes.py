@@ -16,6 +16,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
+MAX_ROWS = 200
+"""VMs in a table."""
+
+
+def left_out(count: int) -> str:
+    """Says that a table has not all of so many VMs."""
+    return f'<p class="dim">{MAX_ROWS:,} of {count:,} VMs are shown; <code>adumbra profile --output json</code> has all.</p>'
+
+
 def cost_words(costs: Costs) -> tuple[Cell, Cell]:
     """What the network is to cost a month, and that against what was declared."""
     if costs.proposed is None:
@@ -65,7 +74,10 @@ def overview_facts(found: Overview, now_ns: int) -> str:
 
 
 def sizes_table(rows: Sequence[VmSizes], caption: str) -> str:
-    """Each VM's sizes, with its reasons in a fold."""
+    """Each VM's sizes, with its reasons in a fold; of many VMs, those that cost most."""
+    if len(rows) > MAX_ROWS:
+        costly = sorted(rows, key=lambda row: -(row.proposed_month or row.declared_month or 0.0))[:MAX_ROWS]
+        return sizes_table(costly, caption) + left_out(len(rows))
     return table(
         caption,
         COLUMNS,

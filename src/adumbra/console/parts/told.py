@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from adumbra.console.parts.markup import Cell, Column, Raw, chip, e, progress, table
-from adumbra.console.parts.sizes import change
+from adumbra.console.parts.sizes import MAX_ROWS, change, left_out
 from adumbra.schema.jobs import JobState
 from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import EventRecord
@@ -113,7 +113,7 @@ def events_list(events: Sequence[EventRecord]) -> str:
 def traffic_table(found: Answers) -> str:
     """What the declared machines show with so many times the traffic."""
     rows: list[list[Cell]] = []
-    for answer in found.vms:
+    for answer in found.vms[:MAX_ROWS]:
         choice = answer.choices[0]
         on = choice.type or f"{choice.machine.cpu_cores:g} cores, {choice.machine.memory_gb:g} GB"
         fits = chip("fits", "good") if choice.fits else Raw(
@@ -146,7 +146,7 @@ def dial_table(found: NetworkProfile, overview: Overview) -> str:
     """The sizes at another setting of the dial."""
     known = {row.vm: row for row in overview.sizes}
     rows: list[list[Cell]] = []
-    for vm in found.vms:
+    for vm in found.vms[:MAX_ROWS]:
         declared = known[vm.vm].declared_month if vm.vm in known else None
         proposed = None if vm.price_per_hour is None else vm.price_per_hour * 730
         price = NONE if proposed is None else dollars(proposed)
@@ -163,6 +163,6 @@ def dial_table(found: NetworkProfile, overview: Overview) -> str:
     told = NONE if total.proposed is None else dollars(total.proposed)
     if total.proposed is not None and total.declared:
         told += f" a month, {change(total.proposed, total.declared)} than declared"
-    return f"<p>Short in at most <strong>{e(format_share(found.shortfall))}</strong> of the time: {told}.</p>" + table(
-        f"Sizes at a shortfall of {format_share(found.shortfall)}", columns, rows
-    )
+    about = f"<p>Short in at most <strong>{e(format_share(found.shortfall))}</strong> of the time: {told}.</p>"
+    more = left_out(len(found.vms)) if len(found.vms) > MAX_ROWS else ""
+    return about + table(f"Sizes at a shortfall of {format_share(found.shortfall)}", columns, rows) + more
