@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from nicegui import ui
+from nicegui import events, ui
 
 from adumbra.console.context import Visitor
 from adumbra.console.parts import frame
@@ -21,32 +22,34 @@ SHORTFALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 class Dial:
-    """A slider over stops, with its name, its value in words, and keys: the arrows go from stop to stop."""
+    """A slider over stops, with its name and its value in words; the arrow keys go from stop to stop. The browser's own."""
 
     def __init__(self, label: str, words: Sequence[str], at: int, on_change: Callable[[int], Awaitable[None]]) -> None:
-        self._words, self._on_change = words, on_change
+        self._words, self._on_change, self._at = words, on_change, at
         with ui.element("div").classes("dial"):
             ui.html(f'<span class="label">{e(label)}</span>', sanitize=False)
-            self._value = ui.html("", sanitize=False).classes("value").props('aria-hidden="true"')
-            self._slider = (
-                ui.slider(min=0, max=len(words) - 1, step=1, value=at).props("snap markers").style("grid-column:1/-1")
+            self._value = ui.html(e(words[at]), sanitize=False).classes("value").props('aria-hidden="true"')
+            self._slider = ui.element("input").props(
+                f'type="range" min="0" max="{len(words) - 1}" step="1" defaultValue="{at}"'
             )
-            self._slider.props(f'aria-label="{e(label)}"')
-        self._slider.on_value_change(self._moved)
-        self._tell()
+            self._slider.props(f'aria-label="{e(label)}" aria-valuetext="{e(words[at])}"')
+        # The words change in the browser, at once: what the server sent again would lag behind the hand.
+        told = json.dumps(list(words))
+        self._slider.on(
+            "input",
+            self._moved,
+            js_handler=f"(event) => {{ const at = Number(event.target.value); "
+            f"event.target.setAttribute('aria-valuetext', {told}[at]); emit(at); }}",
+        )
 
     @property
     def at(self) -> int:
-        return int(self._slider.value or 0)
+        return self._at
 
-    def _tell(self) -> None:
-        words = self._words[self.at]
-        self._value.set_content(e(words))
-        self._slider.props(f'aria-valuetext="{e(words)}"')
-
-    async def _moved(self) -> None:
-        self._tell()
-        await self._on_change(self.at)
+    async def _moved(self, event: events.GenericEventArguments) -> None:
+        self._at = min(max(int(event.args), 0), len(self._words) - 1)
+        self._value.set_content(e(self._words[self._at]))
+        await self._on_change(self._at)
 
 
 class WhatIf:
