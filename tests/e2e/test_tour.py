@@ -170,6 +170,8 @@ def _ask_what_if(tour: Tour, page: sync_api.Page) -> None:
 
 
 def _read_why_and_plan(tour: Tour, page: sync_api.Page) -> None:
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.wait_for_timeout(300)  # until the page stands still
     tour.shot(page, "network")
     page.locator("#sizes summary", has_text="Why").first.click()
     page.wait_for_selector("#sizes details[open] li.first:has-text('cheapest type that fits')")

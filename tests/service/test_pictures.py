@@ -100,7 +100,7 @@ def test_a_size_far_above_the_use_is_told_and_not_drawn(lab: Workspace) -> None:
     assert series is not None
     bandwidth = charts.vm_charts(overview(lab, "lab").sizes[0], series).charts[2]
     assert bandwidth.levels == ()
-    assert any(note.startswith("proposed 50 Mbps, far above") for note in bandwidth.notes)
+    assert "declared 781 Mbps and proposed 50 Mbps: far above what is drawn" in bandwidth.notes
     assert "no forecast yet" in bandwidth.notes
     memory = charts.vm_charts(overview(lab, "lab").sizes[0], series).charts[1]
     assert [level.mark for level in memory.levels] == [Mark.DECLARED, Mark.PROPOSED]

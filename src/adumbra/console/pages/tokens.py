@@ -129,7 +129,7 @@ class _Tokens:
         cells = token_cells(each, now_ns)
         with ui.element("tr"):
             for number, (name, cell) in enumerate(zip(names, cells, strict=True)):
-                ui.html(of(cell), sanitize=False, tag="td" if number else "th").props(
+                ui.html(f"<span>{of(cell)}</span>", sanitize=False, tag="td" if number else "th").props(
                     f'data-label="{name}"' + ("" if number else ' scope="row"')
                 )
             with ui.element("td"):

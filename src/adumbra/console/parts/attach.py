@@ -7,7 +7,7 @@ from nicegui import events, ui
 from adumbra.console.context import Visitor
 from adumbra.console.parts import frame
 from adumbra.console.parts.markup import e, of
-from adumbra.console.parts.told import SOURCE_COLUMNS, source_cells
+from adumbra.console.parts.told import SOURCE_COLUMNS, source_cells, source_name
 from adumbra.console.rights import change, may
 from adumbra.schema.access import Role
 from adumbra.schema.errors import AdumbraError
@@ -86,7 +86,7 @@ class SourceRows:
         if self._networks:
             cells.insert(0, f'<a href="/networks/{e(each.network)}">{e(each.network)}</a>')
         for number, (name, cell) in enumerate(zip(names, cells, strict=True)):
-            ui.html(cell, sanitize=False, tag="td" if number else "th").props(
+            ui.html(f"<span>{cell}</span>", sanitize=False, tag="td" if number else "th").props(
                 f'data-label="{e(name)}"' + ("" if number else ' scope="row"')
             ).style("overflow-wrap:anywhere" if number == (1 if self._networks else 0) else "")
         with ui.element("td"):
@@ -151,7 +151,7 @@ class Sources:
             self._told.show(frame.problem(error))
             return
         self._text.set_value("")
-        self._told.show(f'<p class="fine">{e(made.source)} is watched from now on.</p>')
+        self._told.show(f'<p class="fine">{of(source_name(made.source))} is watched from now on.</p>')
         await self.refresh()
 
     async def _came(self, event: events.UploadEventArguments) -> None:

@@ -38,24 +38,29 @@ class Column:
 
 
 def table(
-    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, empty: str = "", shown: bool = False
+    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, empty: str = "", below: Sequence[str] = ()
 ) -> str:
-    """A table; its first column names the row. shown: the caption is for all, not for screen readers alone."""
+    """A table; its first column names the row. below: of each row, what stands under it over all columns, "" for none."""
     if not rows and empty:
         return f'<p class="dim">{e(empty)}</p>'
     heads = "".join(f'<th scope="col"{_right(column)}>{e(column.title)}</th>' for column in columns)
-    body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
-    hidden = "" if shown else ' class="unseen"'
+    body = "".join(f"<tr>{_row(columns, row)}</tr>{_under(columns, below, at)}" for at, row in enumerate(rows))
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{e(caption)}"><table class="cards"><caption{hidden}>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{e(caption)}"><table class="cards"><caption class="unseen">'
         f"{e(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _under(columns: Sequence[Column], below: Sequence[str], number: int) -> str:
+    if not below or not below[number]:
+        return ""
+    return f'<tr class="under"><td class="full" colspan="{len(columns)}">{below[number]}</td></tr>'
 
 
 def _row(columns: Sequence[Column], row: Sequence[Cell]) -> str:
     cells = [f'<th scope="row" data-label="{e(columns[0].title)}">{of(row[0])}</th>']
     cells += [
-        f'<td data-label="{e(column.title)}"{_right(column)}>{of(cell)}</td>'
+        f'<td data-label="{e(column.title)}"{_right(column)}><span>{of(cell)}</span></td>'
         for column, cell in zip(columns[1:], row[1:], strict=True)
     ]
     return "".join(cells)

@@ -78,21 +78,15 @@ def sizes_table(rows: Sequence[VmSizes], caption: str) -> str:
     if len(rows) > MAX_ROWS:
         costly = sorted(rows, key=lambda row: -(row.proposed_month or row.declared_month or 0.0))[:MAX_ROWS]
         return sizes_table(costly, caption) + left_out(len(rows))
-    return table(
-        caption,
-        COLUMNS,
-        [
-            [_name(row), *(_size(size, row) for size in row.sizes), _type(row), _month(row), confidence_chip(row.confidence)]
-            for row in rows
-        ],
-    )
+    cells = [
+        [_name(row), *(_size(size, row) for size in row.sizes), _type(row), _month(row), confidence_chip(row.confidence)]
+        for row in rows
+    ]
+    return table(caption, COLUMNS, cells, below=[reasons(row) if row.reasons else "" for row in rows])
 
 
 def _name(row: VmSizes) -> Raw:
-    told = f'{e(row.vm)}<span class="believed">{e(row.subnet)} · {e(row.role)}</span>'
-    if not row.reasons:
-        return Raw(told)
-    return Raw(told + reasons(row))
+    return Raw(f'{e(row.vm)}<span class="believed">{e(row.subnet)} · {e(row.role)}</span>')
 
 
 def reasons(row: VmSizes) -> str:
@@ -101,7 +95,7 @@ def reasons(row: VmSizes) -> str:
     first = "".join(f'<li class="first">{e(each)}</li>' for each in row.told[:2])
     more = "".join(f"<li>{e(each)}</li>" for each in row.told[2:])
     how = details("How it was learned", bullets(rest)) if rest else ""
-    return details(Raw(f'Why<span class="unseen"> {e(row.vm)} is sized so</span>'), f"<ul>{first}{more}</ul>{how}", "why")
+    return details(Raw(f"Why {e(row.vm)} is sized so"), f"<ul>{first}{more}</ul>{how}", "why")
 
 
 def _size(size: Size, row: VmSizes) -> Raw:

@@ -75,13 +75,21 @@ SOURCE_COLUMNS = (
 )  # fmt: skip
 
 
+def source_name(source: str) -> Cell:
+    """A source to read; of a long path, its end."""
+    kind, _, rest = source.partition(":")
+    if len(source) <= 40 or "/" not in rest:
+        return source
+    return Raw(f'<span title="{e(source)}">{e(kind)}:…/{e(rest.rpartition("/")[2])}</span>')
+
+
 def source_cells(source: Observed, now_ns: int) -> list[Cell]:
     again = f", begun again {source.restarts} times" if source.restarts else ""
     trouble: Cell = (
         Raw(f'<span class="lost">{e(source.trouble[:300])}</span>') if source.trouble else Raw('<span class="dim">none</span>')
     )
     return [
-        source.source, source_chip(source), f"{source.where}{again}", ago(now_ns, source.seen_ns), figures(source),
+        source_name(source.source), source_chip(source), f"{source.where}{again}", ago(now_ns, source.seen_ns), figures(source),
         losses(source), trouble,
     ]  # fmt: skip
 

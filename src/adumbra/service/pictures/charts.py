@@ -145,14 +145,16 @@ def _resource(
         notes.append("no forecast yet")
     size = next(each for each in sizes.sizes if each.resource == resource)
     top = _top(lines, bands)
-    levels = []
+    levels, far = [], []
     for word, value in ((Mark.DECLARED, size.declared), (Mark.PROPOSED, size.proposed)):
         if value is None or (resource == "storage_gb" and word is Mark.DECLARED):
             continue
         if value <= top * _FAR:
             levels.append(Level(f"{word.value} {amount(resource, value)}", word, value))
         else:
-            notes.append(f"{word.value} {amount(resource, value)}, far above what is drawn")
+            far.append(f"{word.value} {amount(resource, value)}")
+    if far:
+        notes.append(f"{' and '.join(far)}: far above what is drawn")
     return Chart(
         resource, NAMES[resource], UNITS[resource], tuple(lines), tuple(bands), tuple(levels), tuple(notes),
         _summary(NAMES[resource], UNITS[resource], values, mark, size.proposed),
