@@ -105,7 +105,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(people: str) -> None:
         answer = client.post(SIGN_IN, data={"name": "ada", "password": PASSWORD})
     told = answer.headers["set-cookie"].lower()
     assert "httponly" in told
-    assert "samesite=lax" in told
+    assert "samesite=strict" in told
     assert "path=/" in told
 
 

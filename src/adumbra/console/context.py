@@ -17,13 +17,17 @@ SCOPE_KEY = "adumbra.visitor"
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """What the pages work with. now: the time in ns since the epoch; wake: told that there is work for the loops; secure:
-    whether browsers come by TLS; capture_bytes: how large an uploaded capture may be, and kept_bytes all of a network."""
+    """What the pages work with. now: the time in ns since the epoch; wake: told that there is work for the loops.
+
+    secure: whether browsers come by TLS; sign_on: where another service's sign-in begins, "" for none; capture_bytes: how large
+    an uploaded capture may be, and kept_bytes all of a network.
+    """
 
     workspace: Workspace
     now: Callable[[], int]
     wake: Callable[[], None] = lambda: None
     secure: bool = False
+    sign_on: str = ""
     capture_bytes: int = 512 * 2**20
     kept_bytes: int = 2 * 2**30
     previews: Previews = field(init=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import html
 import importlib.resources
@@ -34,6 +35,7 @@ _POLICY = (
 )
 
 
+@functools.cache
 def static(name: str) -> str:
     """The text of a file of ours."""
     text = importlib.resources.files("adumbra.console").joinpath("static", name).read_text(encoding="utf-8")
@@ -43,6 +45,7 @@ def static(name: str) -> str:
     return text
 
 
+@functools.cache
 def static_url(name: str) -> str:
     """Where browsers find it; another one once it changes."""
     return f"/console/static/{name}?v={hashlib.sha256(static(name).encode()).hexdigest()[:12]}"
@@ -61,7 +64,7 @@ def show(request: Request, to: str = "/") -> Response:
     console = _console(request)
     if _signed_in(console, request):
         return RedirectResponse(_inside(to), 303)
-    return _page(_form(to, first=not console.workspace.state.access.users()))
+    return _page(_form(console, to))
 
 
 @router.post(SIGN_IN)
@@ -71,8 +74,7 @@ def sign_in(request: Request, name: Short = "", password: Short = "", to: Short 
         _own_page(request)
         signed = access.sign_in(console.workspace, name.strip(), password, console.now())
     except AdumbraError as error:
-        first = not console.workspace.state.access.users()
-        return _page(_form(to, first=first, error=error, name=name), _status(error))
+        return _page(_form(console, to, error, name), _status(error))
     return _welcomed(console, signed.secret, to)
 
 
@@ -92,7 +94,7 @@ def first_user(request: Request, token: Short = "", name: Short = "", password: 
             access.add_user(workspace, new, password, console.now())
         signed = access.sign_in(workspace, new.name, password, console.now())
     except AdumbraError as error:
-        return _page(_form("/", first=True, error=error, name=name), _status(error))
+        return _page(_form(console, "/", error, name), _status(error))
     return _welcomed(console, signed.secret, "/")
 
 
@@ -145,17 +147,20 @@ def _status(error: AdumbraError) -> int:
 
 def _welcomed(console: Console, secret: str, to: str) -> Response:
     answer = RedirectResponse(_inside(to), 303, headers={"Cache-Control": "no-store"})
-    answer.set_cookie(COOKIE, secret, max_age=access.SESSION_S, httponly=True, samesite="lax", secure=console.secure, path="/")
+    answer.set_cookie(
+        COOKIE, secret, max_age=access.SESSION_S, httponly=True, samesite="strict", secure=console.secure, path="/"
+    )
     return answer
 
 
 def _farewell(console: Console) -> Response:
     answer = RedirectResponse(SIGN_IN, 303, headers={"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
-    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax", secure=console.secure)
+    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=console.secure)
     return answer
 
 
-def _form(to: str, *, first: bool, error: AdumbraError | None = None, name: str = "") -> str:
+def _form(console: Console, to: str, error: AdumbraError | None = None, name: str = "") -> str:
+    first = not console.workspace.state.access.users()
     told = ""
     if error is not None:
         told = f'<p class="problem" role="alert" id="problem">{_e(error.what)}; {_e(error.mend)}.</p>'
@@ -172,12 +177,15 @@ def _form(to: str, *, first: bool, error: AdumbraError | None = None, name: str 
                      f'autocomplete="new-password" required minlength="{least}"')
             + '<button type="submit">Make the administrator, and sign in</button></form>'
         )  # fmt: skip
+    elsewhere = ""
+    if console.sign_on:
+        elsewhere = f'<p class="elsewhere"><a href="{_e(console.sign_on)}">Sign in with your organisation</a></p>'
     return (
         f'<h1>Sign in</h1>{told}<form method="post" action="{SIGN_IN}">'
         f'<input type="hidden" name="to" value="{_e(_inside(to))}">'
         + names
         + _field("password", "Password", "password", f'autocomplete="current-password" required{described}')
-        + '<button type="submit">Sign in</button></form>'
+        + f'<button type="submit">Sign in</button></form>{elsewhere}'
     )
 
 

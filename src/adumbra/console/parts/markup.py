@@ -46,8 +46,8 @@ def table(
     heads = "".join(f'<th scope="col"{_right(column)}>{e(column.title)}</th>' for column in columns)
     body = "".join(f"<tr>{_row(columns, row)}</tr>{_under(columns, below, at)}" for at, row in enumerate(rows))
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{e(caption)}"><table class="cards"><caption class="unseen">'
-        f"{e(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{e(caption)}"><table class="cards">'
+        f'<caption class="unseen">{e(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
