@@ -28,8 +28,8 @@ class Console:
     wake: Callable[[], None] = lambda: None
     secure: bool = False
     sign_on: str = ""
-    capture_bytes: int = 512 * 2**20
-    kept_bytes: int = 2 * 2**30
+    capture_bytes: int = 500_000_000
+    kept_bytes: int = 2_000_000_000
     previews: Previews = field(init=False)
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from adumbra.service import captures, frontiers
 from adumbra.service.frontiers import Kept, Rule, Usage
 from adumbra.service.observations import Progress
 
-MAX_USAGE_BYTES = 8 * 2**20
+MAX_USAGE_BYTES = 8_000_000
 """How large a usage file may be that is worked on here; beyond it, `adumbra backtest` is the way."""
 _LEAD_INS = {"1 day": 1, "3 days": 3, "7 days": 7, "14 days": 14}
 _NAMES = {"cpu_cores": "CPU", "memory_gb": "Memory", "bandwidth_mbps": "Bandwidth", "storage_gb": "Storage"}
