@@ -97,8 +97,8 @@ async def _show(visitor: Visitor, name: str) -> None:
         return
     with frame.section(name, "shown"):
         ui.html(
-            f'<iframe class="frontier" title="The frontier of {e(name)}" src="/backtests/{e(name)}" sandbox="allow-scripts" '
-            f'loading="lazy"></iframe><p><a href="/backtests/{e(name)}" target="_blank" rel="noopener">Open it alone</a></p>'
+            f'<iframe class="frontier" title="The frontier of {e(name)}" src="/backtests/{e(name)}" sandbox="allow-scripts">'
+            f'</iframe><p><a href="/backtests/{e(name)}" target="_blank" rel="noopener">Open it alone</a></p>'
             + details("The frontier as a table", frontier_table(rules)), sanitize=False,
         )  # fmt: skip
 
