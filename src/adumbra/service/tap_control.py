@@ -80,7 +80,7 @@ class Control:
 
     def followed(self) -> Following:
         """What the shadow is to follow now, which is kept for a start without a server. Raises NotFoundError, StoreError."""
-        told = self._servers.told(self._wanted("GET", ("shadow",), most_bytes=_FOLLOWED_BYTES))
+        told = self._servers.told(self._wanted("GET", ("shadow", "followed"), most_bytes=_FOLLOWED_BYTES))
         found = Following.of(self._tap.network, told)
         self._home.remember(told)
         return found

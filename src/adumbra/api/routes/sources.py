@@ -89,7 +89,9 @@ def heartbeat(name: str, number: Number, told: Heartbeat, at: At, who: Operator)
     return HeardOut.model_validate(taps.hear(at.workspace, name, number, said, at.now()))
 
 
-@router.get("/shadow", summary="What the network's shadow follows", responses={304: {"description": "It is as you know it"}})
+@router.get(
+    "/shadow/followed", summary="What the network's shadow follows", responses={304: {"description": "It is as you know it"}}
+)
 def shadow(name: str, at: At, who: Viewer, response: Response, if_none_match: IfNoneMatch = None) -> FollowedOut:
     del who
     found = taps.followed(at.workspace, name)
