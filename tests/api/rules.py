@@ -66,6 +66,7 @@ RULES = {
     "POST /v1/networks/{name}/deactivations": OPERATOR,
     "GET /v1/events": VIEWER,
     "GET /v1/networks/{name}/stream": VIEWER,
+    "GET /v1/networks/{name}/shadow/followed": VIEWER,
     "GET /v1/networks/{name}/sources": VIEWER,
     "POST /v1/networks/{name}/sources": OPERATOR,
     "GET /v1/networks/{name}/sources/{number}": VIEWER,

@@ -15,7 +15,8 @@ from adumbra.service.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """What the server bounds. body_bytes: of a request; batch_bytes: of a tap's; stranger_bytes: of whoever isn't known;
+    """What the server bounds. body_bytes: of a request; batch_bytes: of a tap's, or a usage file; upload_bytes: of a
+    capture that is sent to the console; stranger_bytes: of whoever isn't known;
     bodies_bytes: of all requests that are read at a time; wait_s: for the next piece of a request; bytes_per_s: the slowest
     that a body may come; requests_per_s, burst: of each client; tries_per_min: of each address, of sign-ins and tokens that
     aren't accepted; clients: of how many that is known at a time; connections: how many are held; idle_s: how long one is
@@ -24,6 +25,7 @@ class Care:
 
     body_bytes: int = 17 * 2**20
     batch_bytes: int = 64 * 2**20
+    upload_bytes: int = 500 * 10**6 + 2**20
     stranger_bytes: int = 64 * 2**10
     bodies_bytes: int = 512 * 2**20
     wait_s: float = 20.0

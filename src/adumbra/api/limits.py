@@ -26,10 +26,13 @@ from adumbra.api.problems import of_error, problem
 from adumbra.schema.errors import AdumbraError
 
 API = "/v1/"
+_UPLOADS = "/_nicegui/client/"
+"""Where the console's pages send the captures that somebody uploads."""
 PAGES = 10
 """So many times as often may be asked for what is beyond the API: a page of the console is many small files."""
 _SIGN_IN = frozenset({
-    ("POST", "/v1/sessions"), ("PUT", "/v1/sessions/current/password"), ("GET", "/v1/oidc/return"),
+    ("POST", "/v1/sessions"), ("PUT", "/v1/sessions/current/password"), ("GET", "/v1/oidc/return"), ("POST", "/sign-in"),
+    ("POST", "/first-user"),
 })  # fmt: skip
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -195,7 +198,10 @@ class Limits:
             self._known.forget(asked.secret)
 
     def _most(self, scope: Scope) -> int:
-        batch = scope["method"] in {"POST", "PATCH"} and scope["path"].endswith("/batches")
+        path = scope["path"]
+        if path.startswith(_UPLOADS) and "/upload/" in path:
+            return self.care.upload_bytes
+        batch = scope["method"] in {"POST", "PATCH"} and path.startswith(API) and path.endswith(("/batches", "/calibration"))
         return self.care.batch_bytes if batch else self.care.body_bytes
 
     async def _foreseen(self, size: int, body: _Body, scope: Scope) -> JSONResponse | None:

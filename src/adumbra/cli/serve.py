@@ -73,7 +73,7 @@ def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None)
     from adumbra.api.connections import raise_open_files, uvicorn_options
     from adumbra.api.context import Care, Server
     from adumbra.api.measured import Measured
-    from adumbra.api.oidc import of_settings
+    from adumbra.api.oidc import SIGN_IN, of_settings
     from adumbra.cli.serving import Running, listening_on, run
     from adumbra.console.app import add_console
     from adumbra.console.context import Console
@@ -94,7 +94,8 @@ def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None)
         captures=captures, exposition=lambda: exposition(telemetry.registry), insider=daemon.insiders.known,
     )  # fmt: skip
     app = make_app(server, of_settings(load_oidc_settings(), settings.url or listening.url))
-    add_console(app, Console(workspace, now_ns, daemon.wake, secure=certificate is not None))
+    sign_on = SIGN_IN if app.state.oidc is not None else ""
+    add_console(app, Console(workspace, now_ns, daemon.wake, secure=certificate is not None, sign_on=sign_on))
     running = Running(
         Measured(app, requests), daemon, uvicorn_options(settings, care, certificate.context if certificate else None),
         uvicorn_options(settings, care), lambda: _greet(workspace, listening, notes), app.state.streams.end,

@@ -72,7 +72,7 @@ def sign_in(request: Request, name: Short = "", password: Short = "", to: Short 
     console = _console(request)
     try:
         _own_page(request)
-        signed = access.sign_in(console.workspace, name.strip(), password, console.now())
+        signed = access.sign_in(console.workspace, name.strip(), password, console.now(), _origin(request))
     except AdumbraError as error:
         return _page(_form(console, to, error, name), _status(error))
     return _welcomed(console, signed.secret, to)
@@ -92,7 +92,7 @@ def first_user(request: Request, token: Short = "", name: Short = "", password: 
         act = Act(who, "console: first user", _origin(request), asked={"name": new.name, "role": new.role.value})
         with acting(act, console.now()):
             access.add_user(workspace, new, password, console.now())
-        signed = access.sign_in(workspace, new.name, password, console.now())
+        signed = access.sign_in(workspace, new.name, password, console.now(), _origin(request))
     except AdumbraError as error:
         return _page(_form(console, "/", error, name), _status(error))
     return _welcomed(console, signed.secret, "/")
