@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -15,8 +16,10 @@ from adumbra.schema.errors import StoreBusyError
 from adumbra.store import rows, tables
 from adumbra.store.database import Database
 from adumbra.store.names import storable
-from adumbra.store.ranges import Span
 from adumbra.store.statements import find, note
+
+if TYPE_CHECKING:
+    from adumbra.store.ranges import Span  # which loads NumPy
 
 KEPT_SHIPMENTS, KEPT_OVERLAPS = 2_000, 100
 """Stretches of time, and pairs of taps, of one network. Beyond them the oldest are forgotten."""
@@ -110,7 +113,7 @@ class ShipmentStore:
 
     def note_overlap(self, network: str, found: Overlap) -> bool:
         """Counts rows that a later tap told of after the first one. Gives whether that is news, which an event then tells."""
-        table, first, later, now_ns = tables.overlaps, found.first, found.later, found.seen_ns
+        table, first, later, now_ns = tables.tap_overlaps, found.first, found.later, found.seen_ns
         with self._database.writing(f"note an overlap of {network}") as connection:
             owner = find(connection, network)
             pair = (table.c.network_id == owner.id) & (table.c.first == first) & (table.c.later == later)
@@ -131,7 +134,7 @@ class ShipmentStore:
 
     def overlaps(self, network: str) -> tuple[Overlap, ...]:
         """The pairs of taps that told of the same, newest first."""
-        table = tables.overlaps
+        table = tables.tap_overlaps
         with self._database.reading(f"list the overlaps of {network}") as connection:
             query = sa.select(table).where(table.c.network_id == find(connection, network).id).order_by(table.c.id.desc())
             return tuple(
@@ -143,5 +146,5 @@ class ShipmentStore:
         """Forgets who told of what: the metrics are gone."""
         with self._database.writing(f"forget what taps told of {network}") as connection:
             owner = find(connection, network)
-            for table in (tables.shipments, tables.overlaps):
+            for table in (tables.shipments, tables.tap_overlaps):
                 connection.execute(sa.delete(table).where(table.c.network_id == owner.id))

@@ -246,8 +246,8 @@ shipments = _table(
     sa.Index(None, "network_id", "end_ns"),
 )
 
-overlaps = _table(
-    "overlaps",
+tap_overlaps = _table(
+    "tap_overlaps",
     _of_network(),
     sa.Column("first", sa.String(64), nullable=False),
     sa.Column("later", sa.String(64), nullable=False),

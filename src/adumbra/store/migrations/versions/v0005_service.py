@@ -58,9 +58,9 @@ def upgrade() -> None:
     )  # fmt: skip
     op.create_index("ix_shipments_network_id_end_ns", "shipments", ["network_id", "end_ns"])
     _make(
-        "overlaps", *_of_network("overlaps"), _text("first", 64), _text("later", 64),
+        "tap_overlaps", *_of_network("tap_overlaps"), _text("first", 64), _text("later", 64),
         sa.Column("rows", sa.BigInteger, nullable=False), _text("about"), _time("since_ns"), _time("seen_ns"),
-        sa.UniqueConstraint("network_id", "first", "later", name="uq_overlaps_network_id"),
+        sa.UniqueConstraint("network_id", "first", "later", name="uq_tap_overlaps_network_id"),
     )  # fmt: skip
     for table in ("jobs", "sources"):
         op.create_index(f"ix_{table}_network_id_id", table, ["network_id", "id"])
@@ -68,7 +68,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("overlaps", "shipments", "sources", "jobs", "acts", "sessions", "users", "tokens"):
+    for table in ("tap_overlaps", "shipments", "sources", "jobs", "acts", "sessions", "users", "tokens"):
         op.drop_table(table)
     op.drop_column("networks", "spec_json")
 
