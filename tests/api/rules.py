@@ -39,6 +39,7 @@ RULES = {
     "POST /v1/specs/check": VIEWER,
     "GET /v1/networks/{name}/shadow": VIEWER,
     "GET /v1/networks/{name}/observations": VIEWER,
+    "POST /v1/networks/{name}/observations": OPERATOR,
     "GET /v1/networks/{name}/metrics": VIEWER,
     "GET /v1/networks/{name}/metrics/latest": VIEWER,
     "GET /v1/networks/{name}/calibration": VIEWER,

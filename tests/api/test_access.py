@@ -155,7 +155,7 @@ def test_asking_again_with_a_key_makes_one_token_and_shows_no_secret_again(servi
     assert first.json()["secret"]
     assert second.json() == first.json() | {"secret": None}
     assert serving.workspace.state.access.count_tokens() == count + 1
-    assert admin.post("/v1/tokens", json={"name": "other"}, headers=key).status_code == 422
+    assert admin.post("/v1/tokens", json={"name": "other"}, headers=key).status_code == 409
     with serving.with_token(serving.token(Role.ADMIN)) as other:  # whose key it is another
         assert other.post("/v1/tokens", json={"name": "once"}, headers=key).json()["secret"]
 
@@ -343,7 +343,7 @@ def test_a_user_is_added_once_however_often_it_is_asked_for(serving: Serving, ad
     assert told[0].json() == told[1].json()
     assert admin.post("/v1/users", json=asked).status_code == 409
     other = admin.post("/v1/users", json=asked | {"password": f"{PASSWORD} 2"}, headers=key)
-    assert other.status_code == 422  # another password is another request
+    assert other.status_code == 409  # another password is another request
 
 
 # The audit log
