@@ -81,6 +81,20 @@ def process_dashboard() -> str:
             _own("Batches lost, by reason", "short", ("adumbra_spool_lost_records_total",), "store, reason"),
             _own("Takes metrics", "short", ("adumbra_store_up",), "store"),
         )),
+        Row("Server", (
+            _own("Networks, by state", "short", ("adumbra_networks",), "state"),
+            _own("Networks looked after", "short", ("adumbra_networks_owned",)),
+            _own("Sources, by state", "short", ("adumbra_sources",), "place, state"),
+            _own("Taps and workers", "short", ("adumbra_taps_running", "adumbra_workers_running")),
+            _own("Taps begun again, jobs begun", "short", ("adumbra_tap_restarts_total", "adumbra_jobs_begun_total")),
+            _own("Jobs, by state", "short", ("adumbra_jobs",), "kind, state"),
+            _own("Loops: runs and failures", "short", ("adumbra_loop_runs_total", "adumbra_loop_failures_total"), "loop"),
+            _own("Loops that are well", "short", ("adumbra_loop_up",), "loop"),
+            _own("How long loops take", "s", ("adumbra_loop_seconds",), "loop"),
+            _own("Requests", "reqps", ("adumbra_http_requests_total",), "route, status"),
+            _slowest("Requests: 99 % are answered within", "s", "adumbra_http_request_seconds", "route"),
+            _own("Requests being answered", "short", ("adumbra_http_requests_open",)),
+        )),
         Row("Processes", (
             _process("CPU", "short", f"rate(process_cpu_seconds_total{{{OWN}}}{_WINDOW})", "Cores in use."),
             _process("Memory", "bytes", f"process_resident_memory_bytes{{{OWN}}}", "Resident memory."),
@@ -252,6 +266,12 @@ def _own(title: str, unit: str, names: Sequence[str], by: str = "instance") -> P
         lines.append(Line(f"sum by ({', '.join(known)}) ({value})" if known else f"sum({value})", legend))
     told = "\n\n".join(OWN_BY_NAME[name].help for name in names)
     return Panel(title, tuple(lines), unit, told)
+
+
+def _slowest(title: str, unit: str, name: str, by: str) -> Panel:
+    """The 99 % point of a histogram of the process's own."""
+    rate = f"sum by (le, {by}) (rate({name}_bucket{{{OWN}}}{_WINDOW}))"
+    return Panel(title, (Line(f"histogram_quantile(0.99, {rate})", f"{{{{{by}}}}}"),), unit, OWN_BY_NAME[name].help)
 
 
 def _own_now(title: str, how: str, name: str, unit: str, legend: str = "") -> Panel:

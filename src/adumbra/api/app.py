@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -42,6 +43,7 @@ from adumbra.api.routes import (
     whatif,
 )
 from adumbra.api.shapes.common import Problem
+from adumbra.schema.errors import ForbiddenError
 from adumbra.service.access import HASHED_AT_ONCE
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -70,7 +72,8 @@ class Api(FastAPI):
         server: Server = self.state.server
 
         def vouch(scope: Scope) -> None:
-            who_asks(server, HTTPConnection(scope))
+            with suppress(ForbiddenError):  # somebody is known; what they may, the route says
+                who_asks(server, HTTPConnection(scope))
 
         return Limits(super().build_middleware_stack(), server.care, vouch, lambda: getattr(self.state, "page_headers", {}))
 
