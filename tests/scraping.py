@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 
+from adumbra.schema.own_metrics import Reading
 from adumbra.schema.records import Accounts, Losses
 from adumbra.schema.sizing import Machine
 from adumbra.store.scrape import CONTENT_TYPE, LatestIntervals
-from adumbra.telemetry import Telemetry, of_accounts, of_machines, of_queue, of_sends
+from adumbra.telemetry import Requests, Telemetry, of_accounts, of_machines, of_queue, of_sends
 
 HOSTILE = 'a"b\\c\nd{e}=é\t#'
 
@@ -38,7 +39,30 @@ def full_telemetry(latest: LatestIntervals) -> Telemetry:
     telemetry.watch(lambda: of_sends(f"prometheus+http://{HOSTILE}", Sent()))
     telemetry.watch(lambda: of_queue("influxdb+http://host:8086/db", Queued(), bound_bytes=10**9, oldest_age_s=12.5))
     telemetry.watch(lambda: of_machines("shop", {vm: Machine(4, 16, 1000, 100) for vm in ("web-1", "db")}))
+    requests = Requests()
+
+    def asked_again() -> list[Reading]:
+        for status, took_s in ((200, 0.004), (404, 0.3)):
+            requests.begun()
+            requests.ended("GET", "/v1/networks/{name}", status, took_s)
+        return requests.readings()
+
+    telemetry.watch(asked_again)
+    telemetry.watch(of_server)
     return telemetry
+
+
+def of_server() -> list[Reading]:
+    """What a server tells of its networks, its children and its loops."""
+    own = ("networks_owned", "taps_running", "tap_restarts_total", "workers_running", "jobs_begun_total")
+    loop = ("loop_runs_total", "loop_failures_total", "loop_up", "loop_seconds")
+    return [
+        Reading("adumbra_networks", 2, ("ready",)),
+        Reading("adumbra_sources", 1, ("server", "running")),
+        Reading("adumbra_jobs", 3, ("train", "done")),
+        *(Reading(f"adumbra_{name}", 1) for name in own),
+        *(Reading(f"adumbra_{name}", 1, ("taps",)) for name in loop),
+    ]
 
 
 class Sent:
