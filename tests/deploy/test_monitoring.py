@@ -170,7 +170,7 @@ class Monitored:
 def monitored() -> Iterator[Monitored]:
     """A Prometheus that was written to, scrapes a page with all metrics, and evaluates the rules once a second."""
     latest = LatestIntervals(most_vms=1)
-    telemetry = full_telemetry(latest)
+    telemetry = full_telemetry(latest, busy=True)
     latest.write(make_batch([0], network="page"))
     with servers.folder_of("monitored") as folder, serving(lambda: exposition(telemetry.registry, latest)) as address:
         (folder / "rules.yml").write_text(RULES.read_text().replace("interval: 1m", "interval: 1s"))
