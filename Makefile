@@ -7,7 +7,9 @@ INPUTS := pyproject.toml constraints.txt tools/venv.sh
 demo: .venv/.run
 	@.venv/bin/adumbra demo
 
-# Slow properties and fuzzing are tried for longer with THOROUGH=1 make test.
+# Slow properties, fuzzing, and the service's long tests are tried with THOROUGH=1 make test. Compiled sources are kept:
+# tests start many processes.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	@tools/debian.sh
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
