@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from tests import order, servers
 from tests.thorough import THOROUGH
@@ -42,6 +43,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 known = getattr(test, "_hypothesis_internal_use_settings", settings())
                 long = settings(known, max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
                 test._hypothesis_internal_use_settings = long
+
+
+@pytest.fixture(autouse=True)
+def a_log_of_its_own() -> Iterator[None]:
+    """A command that a test runs in its own process sets up a log, to a stream that ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ class Forked(subprocess.Popen[Any]):
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = rest[9:15]
         environment = dict(os.environ if env is None else env)
         for name in {*environment, *os.environ}:
-            if name.startswith(READ_AT_IMPORT) and name != "PYTHONPATH":
+            if name.startswith(READ_AT_IMPORT) and name not in {"PYTHONPATH", "PYTHONBREAKPOINT"}:
                 same = environment.get(name) == _settings().get(name)
                 assert same, f"{name} can't differ in what is forked; start Python itself"
         asked = {"arguments": args, "environment": environment, "folder": os.fspath(cwd or os.getcwd())}
