@@ -32,7 +32,7 @@ SENDER_BYTES = 28  # sockaddr_in6, the longest that inet sockets give
 
 # Numbers of Linux (asm-generic/socket.h, linux/sock_diag.h) that Python's socket module doesn't name.
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_MEMINFO = 33, 35, 55
-_MEMINFO_DROPS, _MEMINFO_BYTES = 8, 36
+_MEMINFO_QUEUED, _MEMINFO_DROPS, _MEMINFO_BYTES = 0, 8, 36
 _IPPROTO_GRE = 47
 
 _MOST_A_CALL = 1024  # recvmmsg(2) takes no more (UIO_MAXIOV)
@@ -120,13 +120,11 @@ class Receiver:
             yield batch
             if len(batch) < self._buffers.count // 4:
                 time.sleep(self._pause_s)
-        stopped_ns = self._now()
-        left = self.receive_buffer_bytes // _LEAST_TRUESIZE_BYTES + self._buffers.count
+        # Not by receive times: the kernel stamps what it took before it began to stamp only as it is read.
+        left = self._meminfo(_MEMINFO_QUEUED) // _LEAST_TRUESIZE_BYTES
         while left > 0 and len(batch := self._read()):
             yield batch
             left -= len(batch)
-            if batch.time_ns[-1] > stopped_ns:
-                return
 
     def dropped(self) -> int:
         """Datagrams that the kernel threw away so far, mostly as they were not read in time."""
@@ -142,10 +140,13 @@ class Receiver:
 
     def _note_drops(self) -> None:
         """SO_MEMINFO tells drops at any time; SO_RXQ_OVFL only with the next datagram, so that the last ones would be lost."""
-        told = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES)
-        seen = int(np.frombuffer(told, np.uint32)[_MEMINFO_DROPS])
+        seen = self._meminfo(_MEMINFO_DROPS)
         self._dropped += (seen - self._drops_seen) % (1 << 32)
         self._drops_seen = seen
+
+    def _meminfo(self, which: int) -> int:
+        told = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES)
+        return int(np.frombuffer(told, np.uint32)[which])
 
     def _read(self) -> Received:
         """What can be read at once."""
