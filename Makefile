@@ -12,7 +12,7 @@ demo: .venv/.run
 test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	@tools/debian.sh
-	$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@tools/tests.sh $(PYTHON)
 
 lint: .venv/.dev
 	.venv/bin/ruff check .
