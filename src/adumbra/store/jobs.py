@@ -38,8 +38,7 @@ class JobStore:
                 share=None, doing="", trouble="", attempts=0, process="", by=storable(by), created_ns=now_ns,
             )  # fmt: skip
             names_subject(f"job/{number}")
-            # Those that wait or run are never among the oldest that go: MAX_QUEUED is far below KEPT_JOBS.
-            rows.keep_newest(connection, table, KEPT_JOBS, but_state=JobState.RUNNING.value, network_id=owner.id)
+            rows.keep_newest(connection, table, KEPT_JOBS, _OPEN, network_id=owner.id)
             return _job(_find(connection, number))
 
     def get(self, number: int) -> JobRecord:

@@ -44,7 +44,7 @@ class SourceStore:
                 place=place.value, state=SourceState.WAITING.value, instance=instance, process="", host=storable(host),
                 restarts=0, trouble="", accounts={}, created_ns=now_ns,
             )  # fmt: skip
-            rows.keep_newest(connection, table, KEPT_SOURCES, but_state=SourceState.RUNNING.value, network_id=owner.id)
+            rows.keep_newest(connection, table, KEPT_SOURCES, _OPEN, network_id=owner.id)
             note(connection, now_ns, network, "source.added", f"{source} is to be observed.", id=number)
             names_subject(f"source/{number}")
             return _source(_find(connection, number))

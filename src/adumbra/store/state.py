@@ -204,9 +204,7 @@ class StateStore:
                 connection, table, network_id=owner.id, source=storable(source), fingerprint=storable(fingerprint),
                 state=ObservationState.RUNNING.value, accounts={}, process=this_process(), started_ns=now_ns,
             )  # fmt: skip
-            rows.keep_newest(
-                connection, table, KEPT_OBSERVATIONS, but_state=ObservationState.RUNNING.value, network_id=owner.id
-            )
+            rows.keep_newest(connection, table, KEPT_OBSERVATIONS, (ObservationState.RUNNING.value,), network_id=owner.id)
             note(connection, now_ns, network, "observation.begun", f"Began to observe {source}.", id=observation_id)
             return rows.observation(_find_observation(connection, observation_id))
 
@@ -343,7 +341,7 @@ class StateStore:
             plan_id = rows.insert(
                 connection, table, network_id=owner.id, state=state, plan=rows.plain(plan_json), created_ns=now_ns
             )
-            rows.keep_newest(connection, table, KEPT_PLANS, but_state=state, network_id=owner.id)
+            rows.keep_newest(connection, table, KEPT_PLANS, (state,), network_id=owner.id)
             note(connection, now_ns, network, "plan.begun", f"Began to carry out plan {plan_id}.", id=plan_id)
             return _plan(connection, _find_plan(connection, plan_id))
 
