@@ -82,11 +82,12 @@ def follow_job(number: JobNumber, at: At, who: Known, request: Request, last_eve
     return _followed(request, _Held(at, who, found.network, _OfJob(at, number)))
 
 
-def _followed(request: Request, follower: Follower) -> Any:
+def _followed(request: Request, follower: _Held) -> Any:
     streams: Streams = request.app.state.streams
-    return streams.follow(follower) or problem(
-        503, "busy", f"{streams.most} streams are open already", "end one of them, or try again later"
-    )
+    return streams.follow(follower, follower.who.mark) or problem(
+        503, "busy", f"{streams.share} streams of yours, or {streams.most} in all, are open already",
+        "end one of them, or try again later",
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
