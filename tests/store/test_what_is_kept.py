@@ -1,4 +1,4 @@
-"""What is trimmed of the state store is over: what still waits, for however long, is never among it."""
+"""What is acknowledged is kept: what still waits isn't trimmed, and nothing is taken that is about to be deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from adumbra.schema.errors import ConflictError
 from adumbra.schema.jobs import JobKind, JobState, Place, SourceState
+from adumbra.schema.state import NetworkState
 from adumbra.store.state import StateStore
 
 
@@ -39,3 +41,14 @@ def test_a_job_that_waits_is_not_forgotten_for_those_that_passed_it_by(store: St
         store.jobs.finish(question.id, JobState.DONE, 4)
     assert [each.id for each in store.jobs.open()] == [waits.id]
     assert len(store.jobs.of("shop")) <= 1 + 3
+
+
+def test_what_would_go_with_its_network_is_not_taken(store: StateStore) -> None:
+    store.set_network_state("shop", NetworkState.DELETING, 2, "a test")
+    with pytest.raises(ConflictError, match="being deleted"):
+        store.sources.add("shop", "live:eth1", {}, 3)
+    with pytest.raises(ConflictError, match="being deleted"):
+        store.jobs.add("shop", JobKind.TRAIN, {}, "ada", 3)
+    with pytest.raises(ConflictError, match="being deleted"):
+        store.update_network("shop", "name: shop\n", 3)
+    assert store.network("shop").version == 1

@@ -13,7 +13,7 @@ from adumbra.store import queries, rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
-from adumbra.store.statements import find, held, note
+from adumbra.store.statements import find, find_kept, held, note
 
 KEPT_JOBS, MAX_QUEUED, MAX_ATTEMPTS = 200, 50, 3
 """How many jobs of a network are kept, how many may wait, and how often one whose process dies is begun."""
@@ -29,7 +29,7 @@ class JobStore:
     def add(self, network: str, kind: JobKind, asked: Mapping[str, Any], by: str, now_ns: int) -> JobRecord:
         """Queues a job. Raises ConflictError where MAX_QUEUED of the network wait."""
         with self._database.writing(f"queue a job of {network}") as connection:
-            owner, table = find(connection, network), tables.jobs
+            owner, table = find_kept(connection, network), tables.jobs
             waiting = sa.select(sa.func.count()).where(table.c.network_id == owner.id, table.c.state.in_(_OPEN))
             if (connection.scalar(waiting) or 0) >= MAX_QUEUED:
                 raise ConflictError(f"{MAX_QUEUED} jobs of {network} wait already", "wait for some to end, or cancel them")

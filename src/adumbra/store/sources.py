@@ -12,7 +12,7 @@ from adumbra.schema.jobs import Place, SourceRecord, SourceState
 from adumbra.store import rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
-from adumbra.store.statements import find, note
+from adumbra.store.statements import find, find_kept, note
 
 MAX_SOURCES = 64
 """Sources of one network that are not over."""
@@ -32,7 +32,7 @@ class SourceStore:
     ) -> SourceRecord:  # fmt: skip
         """A source that is to be observed from now on. Raises ConflictError where there are MAX_SOURCES, or that one is."""
         with self._database.writing(f"add a source to {network}") as connection:
-            owner, table = find(connection, network), tables.sources
+            owner, table = find_kept(connection, network), tables.sources
             there = _sources().where(table.c.network_id == owner.id, table.c.state.in_(_OPEN))
             going = list(connection.execute(there))
             if len(going) >= MAX_SOURCES:

@@ -43,7 +43,7 @@ from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.shipments import ShipmentStore
 from adumbra.store.sources import SourceStore
-from adumbra.store.statements import find, hanging_on, held, next_version, note, set_network
+from adumbra.store.statements import find, find_kept, hanging_on, held, next_version, note, set_network
 
 MAX_EVENTS_ANSWERED = 1_000
 MAX_MIRRORS = 64
@@ -155,7 +155,7 @@ class StateStore:
         Raises PreconditionError where its version isn't `was` (None: any).
         """
         with self._writing(f"update the network {name}") as connection:
-            old = find(connection, name)
+            old = find_kept(connection, name)
             if was is not None and old.version != was:
                 raise PreconditionError(
                     f"{name} was changed meanwhile: it is of version {old.version}, not {was}",

@@ -6,7 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import UnknownNetworkError
+from adumbra.schema.errors import ConflictError, UnknownNetworkError
+from adumbra.schema.state import NetworkState
 from adumbra.store import rows, tables
 from adumbra.store.names import storable, suggest
 
@@ -31,6 +32,14 @@ def find(connection: sa.Connection, name: str) -> sa.Row[Any]:
             f"there is no network {name[:63]!r}",
             suggest(name, known) if known else "make one with `adumbra network create`",
         )
+    return row
+
+
+def find_kept(connection: sa.Connection, name: str) -> sa.Row[Any]:
+    """The same. Raises ConflictError where the network is being deleted: what is asked for would be lost with it."""
+    row = find(connection, name)
+    if row.state == NetworkState.DELETING.value:
+        raise ConflictError(f"{name} is being deleted", "create it again once it is gone")
     return row
 
 
