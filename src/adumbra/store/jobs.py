@@ -96,6 +96,7 @@ class JobStore:
         table = tables.jobs
         with self._database.writing(f"finish job {number}") as connection:
             found = _find(connection, number)
+            names_subject(f"job/{number}")
             if JobState(found.state).over or process not in {None, found.process}:
                 return _job(found)
             new = {
@@ -106,7 +107,6 @@ class JobStore:
             why = f": {trouble}" if trouble else "."
             note(connection, now_ns, found.network, f"job.{state.value}", f"Job {number}, {found.kind}, is {state.value}{why}",
                  id=number, kind=found.kind)  # fmt: skip
-            names_subject(f"job/{number}")
             return _job(_find(connection, number))
 
     def lay_down(self, number: int, process: str, now_ns: int) -> bool:

@@ -75,12 +75,12 @@ class SourceStore:
         table = tables.sources
         with self._database.writing(f"note what became of source {number}") as connection:
             found = _find(connection, number)
+            names_subject(f"source/{number}")
             if found.state not in _OPEN:
                 return _source(found)
             new = {name: rows.plain(value) for name, value in changed.items()}
             connection.execute(sa.update(table).where(table.c.id == number).values(state=state.value, seen_ns=now_ns, **new))
             note(connection, now_ns, found.network, f"source.{state.value}", message, id=number)
-            names_subject(f"source/{number}")
             return _source(_find(connection, number))
 
     def tell(self, number: int, now_ns: int, accounts: Mapping[str, Any], trouble: str = "") -> bool:

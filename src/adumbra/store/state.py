@@ -206,6 +206,7 @@ class StateStore:
             )  # fmt: skip
             rows.keep_newest(connection, table, KEPT_OBSERVATIONS, (ObservationState.RUNNING.value,), network_id=owner.id)
             note(connection, now_ns, network, "observation.begun", f"Began to observe {source}.", id=observation_id)
+            names_subject(f"observation/{observation_id}")
             return rows.observation(_find_observation(connection, observation_id))
 
     def finish_observation(
