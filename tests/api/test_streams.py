@@ -15,6 +15,7 @@ from tests.api import lives
 from tests.api.serving import Serving, served
 
 from adumbra.api.context import Care
+from adumbra.api.events_stream import Streams
 from adumbra.schema.jobs import JobKind, JobState
 
 MOST = 3
@@ -156,3 +157,14 @@ def test_a_stream_ends_by_itself(tmp_path_factory: pytest.TempPathFactory) -> No
         running.make("shop")
         with following(running.viewer(), "/v1/networks/shop/stream") as messages:
             assert [each["event"] for each in messages] == ["network"]
+
+
+def test_one_client_has_a_share_of_them() -> None:
+    streams = Streams(40, 1.0)
+    follower: Any = None
+    theirs = [streams.follow(follower, "token:1") for _ in range(streams.share)]
+    assert all(theirs)
+    assert streams.follow(follower, "token:1") is None
+    assert streams.follow(follower, "token:2") is not None
+    streams.left("token:1")
+    assert streams.follow(follower, "token:1") is not None

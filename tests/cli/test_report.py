@@ -42,3 +42,13 @@ def test_what_cannot_be_written_or_is_not_there_is_refused(home: Path, tmp_path:
     ):
         answer = CliRunner().invoke(app, arguments)
         assert isinstance(answer.exception, kind), answer.output
+
+
+def test_it_is_not_made_of_this_host_s_network_where_a_server_s_is_meant(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADUMBRA_SERVER", "http://127.0.0.1:1")
+    answer = CliRunner().invoke(app, ["report", "lab", str(tmp_path / "x.html")])
+    assert isinstance(answer.exception, InputError)
+    assert "ADUMBRA_SERVER names a server" in str(answer.exception)
+    assert not (tmp_path / "x.html").exists()

@@ -134,16 +134,16 @@ def test_training_is_queued_and_a_source_attached(lab: Workspace) -> None:
 
 def test_sources_are_attached_and_stopped_in_the_log(lab: Workspace) -> None:
     olga, vera = _visitor(lab, "olga"), _visitor(lab, "vera")
-    made = attach.attach(olga, "lab", " pcap:/tmp/a.pcap ")
-    assert (made.source, made.state) == ("pcap:/tmp/a.pcap", SourceState.WAITING)
+    made = attach.attach(olga, "lab", " live:eth9 ")
+    assert (made.source, made.state) == ("live:eth9", SourceState.WAITING)
     with pytest.raises(ConflictError):
-        attach.attach(olga, "lab", "pcap:/tmp/a.pcap")
+        attach.attach(olga, "lab", "live:eth9")
     with pytest.raises(InputError):
         attach.attach(olga, "lab", "nonsense")
     with pytest.raises(ForbiddenError):
-        attach.attach(vera, "lab", "pcap:/tmp/b.pcap")
+        attach.attach(vera, "lab", "live:eth8")
     with pytest.raises(NotFoundError):
-        attach.attach(olga, "other", "pcap:/tmp/b.pcap")
+        attach.attach(olga, "other", "live:eth8")
     attach.detach(olga, made.id)
     assert lab.state.sources.get(made.id).state is SourceState.STOPPED
     assert [each.what for each in lab.state.access.acts("lab")] == ["console: stop source", "console: attach source"]
@@ -153,7 +153,7 @@ def test_who_signed_out_or_lost_a_role_changes_nothing_from_a_page_that_is_still
     olga = _visitor(lab, "olga")
     access.sign_out(lab, olga.secret)
     with pytest.raises(AccessError):
-        attach.attach(olga, "lab", "pcap:/tmp/a.pcap")
+        attach.attach(olga, "lab", "live:eth9")
     ada = _visitor(lab, "ada")
     lab.state.access.set_disabled("ada", 5)
     with pytest.raises(AccessError):

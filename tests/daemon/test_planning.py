@@ -50,6 +50,11 @@ class TestTaps:
         assert plan([waiting], {}, owned, "host", 4 * S).begin == ()
         assert plan([waiting], {}, owned, "host", 5 * S).begin == (waiting,)
 
+    def test_one_whose_time_was_told_by_a_clock_that_has_gone_back_waits_no_longer_than_any(self) -> None:
+        waiting = source(1, next_ns=3_600 * S)
+        assert plan([waiting], {}, owned, "host", 3_590 * S).begin == ()
+        assert plan([waiting], {}, owned, "host", 10 * S).begin == (waiting,)
+
     def test_one_whose_server_died_begins_at_once(self) -> None:
         left = source(1, state=SourceState.RUNNING, process="gone")
         assert plan([left], {}, owned, "host", 0).begin == (left,)
@@ -145,6 +150,7 @@ class TestLearning:
         seen = Seen(0, HOUR, failed_ns={JobKind.TRAIN: 2 * HOUR})
         assert self.kind(seen, 3 * HOUR - 1) is None
         assert self.kind(seen, 3 * HOUR) is JobKind.TRAIN
+        assert self.kind(seen, HOUR) is JobKind.TRAIN  # the clock has gone back
 
     @pytest.mark.parametrize("busy", [JobKind.TRAIN, JobKind.PROFILE, JobKind.CALIBRATE])
     def test_one_thing_at_a_time(self, busy: JobKind) -> None:

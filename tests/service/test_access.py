@@ -148,17 +148,17 @@ def test_rights_cover_what_is_within_them(role: Role, networks: Any, given: Role
 def test_whoever_began_something_long_goes_on_while_they_hold(workspace: Workspace) -> None:
     token = access.issue(workspace, NewToken("long", Role.VIEWER, None, NOW + 100), NOW)
     by_token = access.by_token(workspace, token.secret, NOW)
-    assert access.holds(workspace, by_token, NOW)
-    assert not access.holds(workspace, by_token, NOW + 100)
+    assert access.now_of(workspace, by_token, NOW)
+    assert not access.now_of(workspace, by_token, NOW + 100)
     workspace.state.access.revoke_token(token.record.id, NOW)
-    assert not access.holds(workspace, by_token, NOW)
+    assert not access.now_of(workspace, by_token, NOW)
     user = access.add_user(workspace, NewUser("long", Role.VIEWER), None, NOW)
     by_session = access.by_session(workspace, access.signed_in(workspace, user, NOW).secret, NOW)[0]
-    assert access.holds(workspace, by_session, NOW)
-    assert not access.holds(workspace, by_session, NOW + access.SESSION_S * 10**9)
+    assert access.now_of(workspace, by_session, NOW)
+    assert not access.now_of(workspace, by_session, NOW + access.SESSION_S * 10**9)
     access.disable(workspace, access.local_user(), "long", NOW)
-    assert not access.holds(workspace, by_session, NOW)
-    assert access.holds(workspace, access.local_user(), NOW)
+    assert not access.now_of(workspace, by_session, NOW)
+    assert access.now_of(workspace, access.local_user(), NOW)
 
 
 def test_two_of_the_same_name_share_nothing() -> None:
@@ -208,7 +208,7 @@ def test_access_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
         user = access.external_user(workspace, NewUser("pg", Role.VIEWER, ("shop",), "https://i|pg"), NOW)
         assert access.external_user(workspace, NewUser("pg", Role.ADMIN, None, "https://i|pg"), NOW).id == user.id
         signed = access.signed_in(workspace, user, NOW, "192.0.2.1")
-        assert access.holds(workspace, access.by_session(workspace, signed.secret, NOW)[0], NOW)
+        assert access.now_of(workspace, access.by_session(workspace, signed.secret, NOW)[0], NOW)
         with pytest.raises(ConflictError):
             access.external_user(workspace, NewUser("pg", Role.ADMIN, None, "https://i|other"), NOW)
         (sign_in,) = workspace.state.access.acts(ActFilter(through=Through.SESSION, what="sign in", since_ns=NOW))

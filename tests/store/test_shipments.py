@@ -30,6 +30,13 @@ def test_a_claim_is_settled_met_and_forgotten(place: Path | str) -> None:
         }  # fmt: skip
 
 
+def test_a_claim_of_a_dead_server_holds_no_longer_where_the_clock_went_back(tmp_path: Path) -> None:
+    with StateStore(tmp_path / "state.db") as store:
+        store.create_network("shop", "name: shop", 1)
+        store.shipments.claim("shop", "one", [(0, 10)], 3_600 * SECOND)
+        assert not store.shipments.claim("shop", "two", [(0, 10)], 10 * SECOND).held[0].settled
+
+
 def test_an_overlap_is_news_once_and_again_after_a_pause(place: Path | str) -> None:
     with StateStore(place) as store:
         store.create_network("shop", "name: shop", 1)

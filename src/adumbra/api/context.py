@@ -61,19 +61,20 @@ class Server:
 
 @dataclass(slots=True)
 class Asking:
-    """What the limits are told of a request while it is answered. who: whoever asks, once they are known."""
+    """What is known of a request while it is answered. who: whoever asks, once they are known; sees_all: all networks."""
 
     who: str = ""
+    sees_all: bool = False
 
 
 ASKING = "adumbra.asking"
 
 
 def passes_for(scope: MutableMapping[str, Any], who: Principal) -> None:
-    """Tells the limits that whoever asks is known."""
+    """Tells the limits, and what tells of errors, that whoever asks is known."""
     asking = scope.get(ASKING)
     if isinstance(asking, Asking):
-        asking.who = who.mark
+        asking.who, asking.sees_all = who.mark, who.sees(None)
 
 
 def _server(request: Request) -> Server:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,10 +51,12 @@ class Follower(Protocol):
 
 
 class Streams:
-    """The streams of a server that are open, `most` at once. Each ends by itself after longest_s; all end by `end`."""
+    """The streams of a server that are open, `most` at once, and of one client a share of them. Each ends by itself after
+    longest_s; all end by `end`."""
 
     def __init__(self, most: int, longest_s: float) -> None:
         self.most, self.longest_s = most, longest_s
+        self._of: Counter[str] = Counter()
         self._turn = threading.Lock()
         self._open = 0
         self._ended = False
@@ -64,13 +67,19 @@ class Streams:
         """How many there are."""
         return self._open
 
-    def follow(self, follower: Follower) -> EventStream | None:
-        """An answer that tells what is new; None where there are as many already."""
+    @property
+    def share(self) -> int:
+        """How many one client may have."""
+        return max(self.most // 4, 4)
+
+    def follow(self, follower: Follower, who: str = "") -> EventStream | None:
+        """An answer that tells what is new; None where there are as many already. who: the client's mark."""
         with self._turn:
-            if self._open >= self.most or self._ended:
+            if self._open >= self.most or self._of[who] >= self.share or self._ended:
                 return None
             self._open += 1
-        return EventStream(self, follower)
+            self._of[who] += 1
+        return EventStream(self, follower, who)
 
     def end(self) -> None:
         """Ends all, for good: the server stops. From any thread."""
@@ -80,10 +89,13 @@ class Streams:
         for each in wake:
             each()
 
-    def left(self) -> None:
-        """One of them is over."""
+    def left(self, who: str = "") -> None:
+        """One of a client's is over."""
         with self._turn:
             self._open -= 1
+            self._of[who] -= 1
+            if not self._of[who]:
+                del self._of[who]
 
     async def told(self, follower: Follower) -> AsyncIterator[bytes]:
         """What a stream says."""
@@ -121,8 +133,10 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, follower: Follower, status_code: int = 200) -> None:  # FastAPI looks for its status
-        self._streams = streams
+    def __init__(  # FastAPI looks for its status
+        self, streams: Streams, follower: Follower, who: str = "", status_code: int = 200
+    ) -> None:
+        self._streams, self._who = streams, who
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(streams.told(follower), status_code, headers=headers, media_type=self.media_type)
 
@@ -130,7 +144,7 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._streams.left()
+            self._streams.left(self._who)
 
 
 def _looked(follower: Follower) -> tuple[Sequence[Message], bool]:

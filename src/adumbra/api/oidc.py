@@ -11,7 +11,9 @@ import html
 import json
 import secrets
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -42,6 +44,8 @@ KEPT_S = 3_600
 KEYS_EVERY_S = 30
 MAX_ANSWER_BYTES = 2**20
 TIMEOUT_S = 10.0
+TURN_S, REST_S = 0.5, 5.0
+"""How long one waits while another asks the provider, and for how long none does after it was asked in vain."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 """By which an ID token may be signed: with a key that the provider alone has."""
 
@@ -90,6 +94,7 @@ class Oidc:
         _check(settings, self.url)
         self._provider: _Provider | None = None
         self._lock = threading.Lock()
+        self._rests_until_s = 0.0
 
     def begin(self, redirect_uri: str, flow: Flow, now_s: float) -> str:
         """The provider's page to send a browser to. Raises BusyError where the provider can't be asked."""
@@ -124,9 +129,10 @@ class Oidc:
         return NewUser(name, *rights, external=f"{self.settings.issuer}|{claims['sub']}"[:400])
 
     def _told(self, now_s: float) -> _Provider:
-        with self._lock:
-            kept = self._provider
-            if kept is not None and 0 <= now_s - kept.asked_s < KEPT_S:
+        if kept := self._kept(now_s):
+            return kept
+        with self._turn():
+            if kept := self._kept(now_s):
                 return kept
             told = _json(f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration")
             if told.get("issuer") != self.settings.issuer:
@@ -138,6 +144,29 @@ class Oidc:
                     raise AccessError(f"the provider has no {name} that can be used", "it must be an https address")
             self._provider = _Provider(told, now_s)
             return self._provider
+
+    def _kept(self, now_s: float) -> _Provider | None:
+        kept = self._provider
+        return kept if kept is not None and 0 <= now_s - kept.asked_s < KEPT_S else None
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One's turn at asking. A provider that hangs, or is away, must not hold all who ask, and with them the server.
+
+        Raises BusyError where somebody asks, or asked in vain a moment ago.
+        """
+        if not self._lock.acquire(timeout=TURN_S):
+            raise BusyError("the provider is being asked", "try again in a few seconds")
+        try:
+            if time.monotonic() < self._rests_until_s:
+                raise BusyError("the provider can't be reached", "try again in a while")
+            try:
+                yield
+            except BusyError:
+                self._rests_until_s = time.monotonic() + REST_S
+                raise
+        finally:
+            self._lock.release()
 
     def _tokens(self, provider: _Provider, code: str, redirect_uri: str, flow: Flow) -> dict[str, Any]:
         from authlib.oauth2.auth import ClientAuth
@@ -185,7 +214,7 @@ class Oidc:
     def _keys(self, provider: _Provider, now_s: float, *, anew: bool = False) -> Any:
         from joserfc.jwk import KeySet
 
-        with self._lock:
+        with self._turn():
             if provider.keys is None or (anew and now_s - provider.keys_s >= KEYS_EVERY_S):
                 provider.keys = KeySet.import_key_set(_json(provider.told["jwks_uri"]))  # type: ignore[arg-type]
                 provider.keys_s = now_s

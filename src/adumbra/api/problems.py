@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from adumbra.schema.errors import AdumbraError, SpecError
+from adumbra.api.context import ASKING, Asking
+from adumbra.schema.errors import AdumbraError, SpecError, UnknownNetworkError
 from adumbra.schema.problems import PREFIX, plain_of, problem_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -48,8 +49,10 @@ def of_error(error: AdumbraError) -> JSONResponse:
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    del request
     assert isinstance(error, AdumbraError)
+    asking = request.scope.get(ASKING)
+    if isinstance(error, UnknownNetworkError) and not (isinstance(asking, Asking) and asking.sees_all):
+        error = error.discreet()
     return of_error(error)
 
 

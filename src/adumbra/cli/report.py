@@ -9,7 +9,7 @@ import typer
 
 from adumbra.cli.network import NameArgument
 from adumbra.cli.output import progress_bar, say
-from adumbra.cli.session import now_ns, workspace
+from adumbra.cli.session import now_ns, own_workspace
 
 
 def register(root: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def report(
 
     if out.is_dir():
         raise InputError(f"{out} is a folder", f"name a file in it, such as {out / f'{name}.html'}")
-    with workspace() as opened, progress_bar(f"report of {name}") as tell:
+    with own_workspace(f"report {name}") as opened, progress_bar(f"report of {name}") as tell:
         found = network_report.found_of(opened, name, now_ns, tell)
     text = network_report.page(found)
     try:

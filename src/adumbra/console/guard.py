@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
+
+from starlette.requests import cookie_parser
 
 from adumbra.console.context import SCOPE_KEY, Console, Visitor
 from adumbra.schema.errors import AccessError, StoreError
@@ -114,11 +115,7 @@ class Guard:
 
 def session_secret(cookies: str) -> str:
     """The sign-in's secret in a Cookie header, "" for none."""
-    try:
-        found = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    return cookie_parser(cookies).get(COOKIE, "")  # the API's: what other programs of this host set mustn't matter
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from adumbra.console.context import Visitor
 from adumbra.schema.access import Act, Principal, Role
 from adumbra.schema.errors import ForbiddenError, NotFoundError
-from adumbra.store.database import acting
+from adumbra.service import access
 
 T = TypeVar("T")
 
@@ -42,8 +42,4 @@ def change(
     console = visitor.console
     who = allowed(visitor.again(), role, network)
     act = Act(who, f"console: {what}", visitor.origin, network, asked=asked, before=before)
-    with acting(act, console.now()) as started:
-        made = do()
-    if started.id is not None and (told := after(made)) is not None:
-        console.workspace.state.access.finish_act(started.id, told)
-    return made
+    return access.make(console.workspace, act, console.now(), do, after)

@@ -17,7 +17,6 @@ from adumbra.console.guard import COOKIE, SIGN_IN, same_site, session_secret
 from adumbra.schema.access import Act, NewUser, Role
 from adumbra.schema.errors import AccessError, AdumbraError, ForbiddenError
 from adumbra.service import access
-from adumbra.store.database import acting
 
 router = APIRouter(include_in_schema=False)
 FAVICON = (
@@ -75,7 +74,7 @@ def sign_in(request: Request, name: Short = "", password: Short = "", to: Short 
         signed = access.sign_in(console.workspace, name.strip(), password, console.now(), _origin(request))
     except AdumbraError as error:
         return _page(_form(console, to, error, name), _status(error))
-    return _welcomed(console, signed.secret, to)
+    return _welcomed(console, request, signed.secret, to)
 
 
 @router.post("/first-user")
@@ -90,12 +89,12 @@ def first_user(request: Request, token: Short = "", name: Short = "", password: 
             raise ForbiddenError("this token makes no users", "give the one that the first start printed")
         new = NewUser(name.strip(), Role.ADMIN)
         act = Act(who, "console: first user", _origin(request), asked={"name": new.name, "role": new.role.value})
-        with acting(act, console.now()):
-            access.add_user(workspace, new, password, console.now())
+        now_ns = console.now()
+        access.make(workspace, act, now_ns, lambda: access.add_user(workspace, new, password, now_ns), access.told)
         signed = access.sign_in(workspace, new.name, password, console.now(), _origin(request))
     except AdumbraError as error:
         return _page(_form(console, "/", error, name), _status(error))
-    return _welcomed(console, signed.secret, "/")
+    return _welcomed(console, request, signed.secret, "/")
 
 
 @router.post("/sign-out")
@@ -103,13 +102,14 @@ def sign_out(request: Request, csrf: Short = "") -> Response:
     console = _console(request)
     secret = session_secret(request.headers.get("cookie", ""))
     try:
-        _, session = access.by_session(console.workspace, secret, console.now())
+        who, session = access.by_session(console.workspace, secret, console.now())
     except AccessError:
-        return _farewell(console)
+        return _farewell(console, request)
     if not secrets.compare_digest(csrf.encode(), session.csrf.encode()):
         return Response("this did not come from a page of this console", 403, media_type="text/plain")
-    access.sign_out(console.workspace, secret)
-    return _farewell(console)
+    act = Act(who, "console: sign out", _origin(request))
+    access.make(console.workspace, act, console.now(), lambda: access.sign_out(console.workspace, secret), lambda _: None)
+    return _farewell(console, request)
 
 
 def _console(request: Request) -> Console:
@@ -145,17 +145,28 @@ def _status(error: AdumbraError) -> int:
     return 403 if isinstance(error, ForbiddenError) else 401 if isinstance(error, AccessError) else 422
 
 
-def _welcomed(console: Console, secret: str, to: str) -> Response:
+def _secure(console: Console, request: Request) -> bool:
+    """Whether the browser came by TLS: to this server, or to a proxy that is trusted."""
+    return console.secure or request.url.scheme == "https"
+
+
+def _welcomed(console: Console, request: Request, secret: str, to: str) -> Response:
     answer = RedirectResponse(_inside(to), 303, headers={"Cache-Control": "no-store"})
     answer.set_cookie(
-        COOKIE, secret, max_age=access.SESSION_S, httponly=True, samesite="strict", secure=console.secure, path="/"
+        COOKIE,
+        secret,
+        max_age=access.SESSION_S,
+        httponly=True,
+        samesite="strict",
+        secure=_secure(console, request),
+        path="/",
     )
     return answer
 
 
-def _farewell(console: Console) -> Response:
+def _farewell(console: Console, request: Request) -> Response:
     answer = RedirectResponse(SIGN_IN, 303, headers={"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
-    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=console.secure)
+    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=_secure(console, request))
     return answer
 
 

@@ -15,6 +15,8 @@ from adumbra.daemon.insiders import Insiders
 from adumbra.schema.jobs import JobRecord, SourceRecord
 from adumbra.service.workspace import Workspace
 
+NO_TAPS = ("ADUMBRA_STATE", "ADUMBRA_STORE")
+"""What may hold passwords of the server's stores: a tap, which reads what strangers send, knows its server alone."""
 ELSEWHERE = ("ADUMBRA_SERVER", "ADUMBRA_TOKEN", "ADUMBRA_TOKEN_FILE")
 """What the server's own environment may say of other servers, which is nothing to its children."""
 
@@ -42,7 +44,7 @@ class Commands:
         """The tap of a source: the same as one on another host."""
         token = self._insiders.admit(source.network, f"tap/{source.id}")
         environment = {
-            **self._environment(), "ADUMBRA_TOKEN": token, "ADUMBRA_DRAIN_S": str(DRAIN_S),
+            "ADUMBRA_HOME": self._home, "ADUMBRA_TOKEN": token, "ADUMBRA_DRAIN_S": str(DRAIN_S),
         }  # fmt: skip
         argv = [
             sys.executable, "-m", "adumbra", "tap", source.network, source.source, "--server", self._url(),
@@ -51,9 +53,13 @@ class Commands:
         for name in ("layer", "workers"):
             if (value := source.options.get(name)) is not None:
                 argv += [f"--{name}", str(value)]
-        return Begun(Command(tuple(argv), environment, ELSEWHERE), partial(self._insiders.dismiss, token))
+        return Begun(Command(tuple(argv), environment, (*ELSEWHERE, *NO_TAPS)), partial(self._insiders.dismiss, token))
+
+    @property
+    def _home(self) -> str:
+        return str(self._workspace.home.resolve())
 
     def _environment(self) -> dict[str, str]:
         storage = self._workspace.storage
-        home = {"ADUMBRA_HOME": str(self._workspace.home.resolve())}
+        home = {"ADUMBRA_HOME": self._home}
         return {**home, "ADUMBRA_STATE": storage.state} if storage.state else home

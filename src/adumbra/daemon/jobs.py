@@ -103,6 +103,12 @@ class Jobs:
         for worker in list(self._workers.values()):
             worker.child.kill()
 
+    def cut(self) -> None:
+        """Ends at once those of networks that aren't owned any more. Asks no store, and may be called from any thread."""
+        for worker in list(self._workers.values()):
+            if not self._owned.owns(worker.job.network):
+                worker.child.kill()
+
     def _begin(self, job: JobRecord) -> None:
         begun = self._begun(job)
         log = self._log.bind(job=job.id, network=job.network, kind=job.kind.value)

@@ -114,7 +114,8 @@ def _profile_due(seen: Seen) -> str:
 
 def _failed_lately(seen: Seen, kind: JobKind, schedule: Schedule, now_ns: int) -> bool:
     failed_ns = seen.failed_ns.get(kind)
-    return failed_ns is not None and now_ns - failed_ns < schedule.retry_s * NANOSECONDS
+    # In time to come, it was noted by a clock that has gone back since.
+    return failed_ns is not None and 0 <= now_ns - failed_ns < schedule.retry_s * NANOSECONDS
 
 
 def last_failures(jobs: Sequence[JobRecord]) -> dict[JobKind, int]:

@@ -1,6 +1,7 @@
 """The daemon of a server: its loops, started, watched and stopped together. Serves no request, reads no clock but `now`.
 
     ownership    every 2 s    which networks are this server's to look after
+    lease        every 1 s    ends the children of networks that aren't any more; asks no store, which may be why
     recovery     every 30 s   what a process that died left half done; once, before anything else moves
     taps         every 1 s    a process for each source that is to be observed here
     jobs         every 1 s    a process for each job, some at once
@@ -37,7 +38,7 @@ from adumbra.service.recovery import recover
 from adumbra.service.workspace import Workspace
 from adumbra.telemetry import Telemetry
 
-RECOVERY_S, LEARNING_S, UPKEEP_S = 30.0, 60.0, 300.0
+RECOVERY_S, LEARNING_S, UPKEEP_S, LEASE_LOOK_S = 30.0, 60.0, 300.0, 1.0
 STOP_S = 25.0
 """How long everything has, in all, to end in good order."""
 DELETING_S = 60.0
@@ -75,6 +76,7 @@ class Daemon:
         learning = Learning(workspace, now, self.ownership, plan.schedule, self.wake)
         self._owning = Loop("ownership", self.ownership.turn, BEAT_S, OFTEN_S)
         self._moving = (
+            Loop("lease", self._cut, LEASE_LOOK_S),
             Loop("taps", self._once_recovered(self.taps.turn), TAPS_S, OFTEN_S),
             Loop("jobs", self._once_recovered(self.jobs.turn), JOBS_S, OFTEN_S),
             Loop("learning", self._once_recovered(learning.turn), LEARNING_S),
@@ -83,7 +85,7 @@ class Daemon:
         )
         self._recovering = Loop("recovery", self._recover, RECOVERY_S, OFTEN_S)
         self.loops = (self._owning, self._recovering, *self._moving)
-        self._woken = (self._owning, *self._moving[:2])
+        self._woken = (self._owning, *self._moving[:3])
 
     def start(self) -> None:
         """Starts the loops. What was left half done is ended by them, first of all."""
@@ -158,6 +160,11 @@ class Daemon:
             self._log.warning("recovered", what=told)
         self._recovered.set()
         return None
+
+    def _cut(self) -> None:
+        """The loops of taps and jobs do it, too, but not while the store keeps them waiting, or fails them."""
+        self.taps.cut()
+        self.jobs.cut()
 
     def _upkeep(self) -> None:
         upkeep.maintain(self._workspace, self._now())

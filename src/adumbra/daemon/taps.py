@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from adumbra.daemon.children import Begun, Child, end_all
-from adumbra.daemon.loops import pause_s
+from adumbra.daemon.loops import LONGEST_PAUSE_S, pause_s
 from adumbra.daemon.ownership import Ownership
 from adumbra.schema.errors import AdumbraError
 from adumbra.schema.jobs import Place, SourceRecord, SourceState
@@ -79,9 +79,15 @@ def plan(
         if source.id not in running
         and owned(source.network)
         and source.host in {"", host}
-        and (source.state is SourceState.RUNNING or source.next_ns is None or source.next_ns <= now_ns)
+        and (source.state is SourceState.RUNNING or _is_time(source.next_ns, now_ns))
     ]
     return Plan(tuple(due[: max(0, AT_ONCE - len(running))]), end, cut)
+
+
+def _is_time(next_ns: int | None, now_ns: int) -> bool:
+    """Whether a source that waits has waited long enough. One whose turn is further off than any pause is long was told so by
+    a clock that has gone back since."""
+    return next_ns is None or not 0 < next_ns - now_ns <= LONGEST_PAUSE_S * NANOSECONDS
 
 
 def after(source: str, ended: Ended) -> Next:
@@ -157,6 +163,12 @@ class Taps:
         """Ends the taps at once."""
         for tap in list(self._taps.values()):
             tap.child.kill()
+
+    def cut(self) -> None:
+        """Ends at once those of networks that aren't owned any more. Asks no store, and may be called from any thread."""
+        for tap in list(self._taps.values()):
+            if not self._owned.owns(tap.source.network):
+                tap.child.kill()
 
     def _begin(self, source: SourceRecord) -> None:
         begun = self._begun(source)

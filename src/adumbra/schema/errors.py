@@ -47,6 +47,14 @@ class NotFoundError(InputError):
     """A network, VM, or profile that isn't there."""
 
 
+class UnknownNetworkError(NotFoundError):
+    """There is no network of that name. `mend` names others, which not everybody may see."""
+
+    def discreet(self) -> NotFoundError:
+        """The same for whoever may not see all networks."""
+        return NotFoundError(self.what, "it may have been deleted; create it again, or ask whoever did")
+
+
 class ConflictError(InputError):
     """The act doesn't fit the present state, such as creating a network whose name is taken."""
 

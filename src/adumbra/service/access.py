@@ -206,16 +206,18 @@ def external_user(workspace: Workspace, new: NewUser, now_ns: int) -> UserRecord
     return set_rights(workspace, kept.name, new.role, new.networks)
 
 
-def holds(workspace: Workspace, who: Principal, now_ns: int) -> bool:
-    """Whether whoever began something long (a stream of events) may still go on: their token or sign-in holds."""
+def now_of(workspace: Workspace, who: Principal, now_ns: int) -> Principal | None:
+    """Whoever began something long (a stream of events), with the rights that they have by now; None once their token or
+    sign-in is over."""
     if who.session_id is not None:
-        return workspace.state.access.session_holds(who.session_id, now_ns)
+        found = workspace.state.access.user(who.name) if workspace.state.access.session_holds(who.session_id, now_ns) else None
+        return _principal(found[0], who.session_id) if found else None
     if who.token_id is None:
-        return True
+        return who
     try:
-        return workspace.state.access.token(who.token_id).holds(now_ns)
+        return who if workspace.state.access.token(who.token_id).holds(now_ns) else None
     except NotFoundError:
-        return False
+        return None
 
 
 # Who may give what to whom

@@ -6,6 +6,7 @@ A plan is recorded before its first step and each step's outcome before the next
 from __future__ import annotations
 
 import fcntl
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from adumbra.provision.plan import make_plan
 from adumbra.provision.protocol import Provider
 from adumbra.provision.terraform import TerraformProvider
 from adumbra.schema.errors import AdumbraError, ConflictError, InputError, StoreError
+from adumbra.schema.jobs import JobKind, JobState
 from adumbra.schema.plans import Desired, Plan, StepOutcome
 from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import NetworkState, PlanRecord, PlanState
@@ -85,7 +87,7 @@ def deactivate(
 
 def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool] = lambda _: True) -> tuple[str, ...]:
     """Finishes the plans whose process died, of networks that are owned, and gives these. One that another process works at is
-    left to it."""
+    left to it; one that somebody cancelled is failed, and stays as far as it came."""
     finished = []
     for record in workspace.state.unfinished_plans():
         if not owned(record.network):
@@ -94,6 +96,10 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
             with _one_at_a_time(workspace, record.network):
                 if record.id not in {each.id for each in workspace.state.unfinished_plans()}:
                     continue  # the process that had the lock finished it
+                if _was_cancelled(workspace, record):
+                    moved = NetworkState.FAILED, "the job that carried out its plan was cancelled"
+                    workspace.state.finish_plan(record.id, PlanState.FAILED, now_ns, moved)
+                    continue
                 provider = _provider(workspace, str(record.plan["provider"]), record.network)
                 _execute(workspace, record, provider, lambda: now_ns)
         except ConflictError:
@@ -104,6 +110,16 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
     return tuple(finished)
 
 
+def _was_cancelled(workspace: Workspace, record: PlanRecord) -> bool:
+    """Whether the job that worked at a plan was cancelled: what was done until then stays, and nothing more is to be."""
+    return any(
+        job.kind in {JobKind.ACTIVATE, JobKind.DEACTIVATE}
+        and job.state is JobState.CANCELLED
+        and (job.started_ns or math.inf) <= record.created_ns <= (job.finished_ns or 0)
+        for job in workspace.state.jobs.of(record.network)
+    )
+
+
 def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callable[[], int], aim: NetworkState) -> None:
     """Records a plan and performs it, so that the network comes to the state `aim`."""
     state = workspace.state.network(plan.network).state
@@ -111,8 +127,8 @@ def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callab
         if state is not aim:
             workspace.state.set_network_state(plan.network, aim, now(), "all that the plan asks for stands as it should")
         return
-    record = workspace.state.save_plan(plan.network, plan.to_dict() | {"aim": aim.value}, now())
-    workspace.state.set_network_state(plan.network, NetworkState.ACTIVATING, now(), f"a plan of {len(plan.steps)} steps began")
+    told = plan.to_dict() | {"aim": aim.value}
+    record = workspace.state.save_plan(plan.network, told, now(), f"a plan of {len(plan.steps)} steps began")
     _execute(workspace, record, provider, now)
 
 
@@ -127,11 +143,10 @@ def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
     try:
         execute(plan, provider, keep, done)
     except AdumbraError as error:
-        workspace.state.finish_plan(record.id, PlanState.FAILED, now())
-        workspace.state.set_network_state(plan.network, NetworkState.FAILED, now(), str(error))
+        workspace.state.finish_plan(record.id, PlanState.FAILED, now(), (NetworkState.FAILED, str(error)))
         raise
-    workspace.state.finish_plan(record.id, PlanState.DONE, now())
-    workspace.state.set_network_state(plan.network, aim, now(), f"all {len(plan.steps)} steps of the plan are done")
+    moved = aim, f"all {len(plan.steps)} steps of the plan are done"
+    workspace.state.finish_plan(record.id, PlanState.DONE, now(), moved)
 
 
 def check_provider(provider: str) -> None:

@@ -50,6 +50,12 @@ def folder_of(workspace: Workspace, network: str) -> Path:
     return (workspace.home / FOLDER / network).absolute()
 
 
+def drop(source: str) -> None:
+    """Removes a capture that nothing came of, by the source that `keep` gave."""
+    with suppress(OSError):
+        Path(source.removeprefix("pcap:")).unlink()
+
+
 def forget(workspace: Workspace, network: str) -> None:
     """Removes all captures of a network."""
     shutil.rmtree(folder_of(workspace, network), ignore_errors=True)

@@ -15,10 +15,10 @@ from adumbra.profile.catalog import load_catalog
 from adumbra.profile.hourly import HourlySizes, hourly
 from adumbra.profile.size import SizingContext, size
 from adumbra.schema.backtests import Risk
-from adumbra.schema.errors import ConflictError, InputError, TooLittleDataError
+from adumbra.schema.errors import ConflictError, InputError, PreconditionError, TooLittleDataError
 from adumbra.schema.records import Floats, Series
 from adumbra.schema.sizing import RESOURCES, NetworkProfile, SizingPolicy
-from adumbra.schema.state import NetworkState, ProfileRecord
+from adumbra.schema.state import ProfileRecord
 from adumbra.schema.units import format_duration
 from adumbra.service import learning, networks
 from adumbra.service.networks import Network
@@ -27,6 +27,7 @@ from adumbra.service.risk_needs import with_risks
 from adumbra.service.workspace import Workspace
 
 WEEK_S = 7 * 86_400.0
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,18 @@ def profile(workspace: Workspace, name: str, now: Callable[[], int], asked: Aske
 def kept(
     workspace: Workspace, name: str, now: Callable[[], int], asked: Asked | None = None
 ) -> tuple[NetworkProfile, ProfileRecord]:
-    """The same, and as what it is kept."""
-    sizes = sized(workspace, name, asked)
-    record = workspace.state.save_profile(name, sizes.to_dict(), now())
-    if workspace.state.network(name).state is NetworkState.SHADOWING:
-        workspace.state.set_network_state(name, NetworkState.READY, now(), "it has a profile to activate")
-    return sizes, record
+    """The same, and as what it is kept. Where the spec changes meanwhile, its VMs are sized again: PreconditionError is raised
+    where it never stops to.
+    """
+    for left in reversed(range(_TRIES)):
+        version = workspace.state.network(name).version
+        sizes = sized(workspace, name, asked)
+        try:
+            return sizes, workspace.state.save_profile(name, sizes.to_dict(), now(), version)
+        except PreconditionError:
+            if not left:
+                raise
+    raise AssertionError  # the last try raises
 
 
 def sized(workspace: Workspace, name: str, asked: Asked | None = None) -> NetworkProfile:

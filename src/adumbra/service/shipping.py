@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,7 +64,8 @@ class _Known:
 
 def accept(workspace: Workspace, name: str, batch: MetricBatch, sender: Sender, now_ns: int) -> Accepted:
     """Stores a batch that was sent; again is harmless. Raises InputError for one that isn't of that network, ConflictError
-    where its source isn't observed any more, or by another tap, StoreBusyError where it is to be sent again.
+    where its source isn't observed any more, or by another tap, StoreBusyError where it is to be sent again. Of a network that
+    is deleted meanwhile nothing is left (NotFoundError): one that has its name later is another.
     """
     batch = _checked(workspace, name, batch, now_ns)
     source = _source(workspace, name, batch, sender)
@@ -71,8 +73,9 @@ def accept(workspace: Workspace, name: str, batch: MetricBatch, sender: Sender, 
     if not len(batch) or not batch.vms:
         return Accepted(0, state=state)
     if not sender.instance or batch.origin is Origin.LIVE:
-        return Accepted(workspace.metrics.write(batch), state=state)
-    with _turn_of(name):
+        with _only_there(workspace, name):
+            return Accepted(workspace.metrics.write(batch), state=state)
+    with _turn_of(name), _only_there(workspace, name):
         claim = workspace.state.shipments.claim(name, sender.instance, _spans(batch), now_ns)
         sorted_out = _sort_out(workspace, batch, sender.instance, claim)
         replaced = sum(workspace.metrics.write(part) for part in parts(batch, sorted_out.keep))
@@ -81,6 +84,19 @@ def accept(workspace: Workspace, name: str, batch: MetricBatch, sender: Sender, 
         return Accepted(replaced, state=state)
     trouble = _tell(workspace, batch, sorted_out, sender, now_ns)
     return Accepted(replaced, int(sorted_out.duplicates.sum()), trouble, state)
+
+
+@contextmanager
+def _only_there(workspace: Workspace, name: str) -> Iterator[None]:
+    """Metrics are written within: those of a network that is gone by then are removed again. Raises NotFoundError there."""
+    try:
+        yield
+    finally:
+        try:
+            workspace.state.network(name)
+        except NotFoundError:
+            workspace.metrics.delete_network(name)
+            raise
 
 
 def amend(workspace: Workspace, name: str, batch: MetricBatch, now_ns: int) -> int:

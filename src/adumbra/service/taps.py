@@ -55,8 +55,12 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a shadow follows on another host: the spec, what measured use said of the VMs, and which versions these are of."""
+    """What a shadow follows on another host: the spec, what measured use said of the VMs, and which versions these are of.
 
+    created_ns: when the network was made: one that is made again has the same versions.
+    """
+
+    created_ns: int
     spec_version: int
     calibration_version: int
     spec: Mapping[str, Any]
@@ -67,7 +71,9 @@ def followed(workspace: Workspace, name: str) -> Followed:
     """What the shadow of a network is to follow. Raises NotFoundError."""
     record, kept = workspace.state.network(name), workspace.state.calibration(name)
     known = None if kept is None or not kept.calibration["vms"] else kept.calibration
-    return Followed(record.version, kept.version if kept else 0, spec_to_dict(parse_spec(record.spec_text, name)), known)
+    return Followed(
+        record.created_ns, record.version, kept.version if kept else 0, spec_to_dict(parse_spec(record.spec_text, name)), known
+    )
 
 
 def ask_for(workspace: Workspace, name: str, asked: Asked, captures: Path | None, now_ns: int) -> SourceRecord:

@@ -13,7 +13,7 @@ from adumbra.store import queries, rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
-from adumbra.store.statements import find, held, note
+from adumbra.store.statements import find, find_kept, held, note
 
 KEPT_JOBS, MAX_QUEUED, MAX_ATTEMPTS = 200, 50, 3
 """How many jobs of a network are kept, how many may wait, and how often one whose process dies is begun."""
@@ -29,7 +29,7 @@ class JobStore:
     def add(self, network: str, kind: JobKind, asked: Mapping[str, Any], by: str, now_ns: int) -> JobRecord:
         """Queues a job. Raises ConflictError where MAX_QUEUED of the network wait."""
         with self._database.writing(f"queue a job of {network}") as connection:
-            owner, table = find(connection, network), tables.jobs
+            owner, table = find_kept(connection, network), tables.jobs
             waiting = sa.select(sa.func.count()).where(table.c.network_id == owner.id, table.c.state.in_(_OPEN))
             if (connection.scalar(waiting) or 0) >= MAX_QUEUED:
                 raise ConflictError(f"{MAX_QUEUED} jobs of {network} wait already", "wait for some to end, or cancel them")
@@ -38,8 +38,7 @@ class JobStore:
                 share=None, doing="", trouble="", attempts=0, process="", by=storable(by), created_ns=now_ns,
             )  # fmt: skip
             names_subject(f"job/{number}")
-            # Those that wait or run are never among the oldest that go: MAX_QUEUED is far below KEPT_JOBS.
-            rows.keep_newest(connection, table, KEPT_JOBS, but_state=JobState.RUNNING.value, network_id=owner.id)
+            rows.keep_newest(connection, table, KEPT_JOBS, _OPEN, network_id=owner.id)
             return _job(_find(connection, number))
 
     def get(self, number: int) -> JobRecord:
@@ -97,6 +96,7 @@ class JobStore:
         table = tables.jobs
         with self._database.writing(f"finish job {number}") as connection:
             found = _find(connection, number)
+            names_subject(f"job/{number}")
             if JobState(found.state).over or process not in {None, found.process}:
                 return _job(found)
             new = {
@@ -107,7 +107,6 @@ class JobStore:
             why = f": {trouble}" if trouble else "."
             note(connection, now_ns, found.network, f"job.{state.value}", f"Job {number}, {found.kind}, is {state.value}{why}",
                  id=number, kind=found.kind)  # fmt: skip
-            names_subject(f"job/{number}")
             return _job(_find(connection, number))
 
     def lay_down(self, number: int, process: str, now_ns: int) -> bool:

@@ -32,7 +32,10 @@ def has_died(process: str, *, other_hosts: bool) -> bool:
     A process of another place, a host or container, can't be looked at: it counts as alive where others may use the same
     state (`other_hosts`), and as dead where they can't, for then it is this place that has another name now.
     """
-    place, boot, number, started = process.rsplit(" ", 3)
+    parts = process.rsplit(" ", 3)
+    if len(parts) != 4 or not (parts[2].isascii() and parts[2].isdecimal()):
+        return True  # what no process is called: a tap on another host says of itself what it likes
+    place, boot, number, started = parts
     if other_hosts and place != _place():
         return False
     return boot != _boot() or _started(int(number)) != started

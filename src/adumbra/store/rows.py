@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,11 +35,13 @@ def insert(connection: sa.Connection, table: sa.Table, **values: object) -> int:
     return int(key[0])
 
 
-def keep_newest(connection: sa.Connection, table: sa.Table, most: int, but_state: str = "", **where: object) -> None:
-    """Removes the rows beyond the newest `most` of those whose columns have these values; never one in `but_state`."""
+def keep_newest(
+    connection: sa.Connection, table: sa.Table, most: int, but_states: Collection[str] = (), **where: object
+) -> None:  # fmt: skip
+    """Removes the rows beyond the newest `most` of those whose columns have these values; never one in `but_states`."""
     conditions = [table.c[name] == value for name, value in where.items()]
-    if but_state:
-        conditions.append(table.c.state != but_state)
+    if but_states:
+        conditions.append(table.c.state.not_in(but_states))
     last = sa.select(table.c.id).where(*conditions).order_by(table.c.id.desc()).offset(most).limit(1).scalar_subquery()
     connection.execute(sa.delete(table).where(*conditions, table.c.id <= last))
 

@@ -75,8 +75,8 @@ class ShipmentStore:
             owner = find(connection, network)
             near = sa.select(table).where(table.c.network_id == owner.id, table.c.end_ns > begin, table.c.start_ns < end)
             found = list(connection.execute(near.order_by(table.c.id)))
-            recent_ns = now_ns - round(CLAIM_S * _NANOSECONDS)
-            if any(not row.settled and row.instance != instance and row.told_ns > recent_ns for row in found):
+            patience_ns = round(CLAIM_S * _NANOSECONDS)  # either way: the clock may have gone back
+            if any(not row.settled and row.instance != instance and abs(now_ns - row.told_ns) < patience_ns for row in found):
                 raise StoreBusyError(f"another tap's metrics of {network} are being stored", "send it again in a moment")
             ids = tuple(
                 rows.insert(

@@ -12,7 +12,7 @@ from adumbra.schema.jobs import Place, SourceRecord, SourceState
 from adumbra.store import rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
-from adumbra.store.statements import find, note
+from adumbra.store.statements import find, find_kept, note
 
 MAX_SOURCES = 64
 """Sources of one network that are not over."""
@@ -32,7 +32,7 @@ class SourceStore:
     ) -> SourceRecord:  # fmt: skip
         """A source that is to be observed from now on. Raises ConflictError where there are MAX_SOURCES, or that one is."""
         with self._database.writing(f"add a source to {network}") as connection:
-            owner, table = find(connection, network), tables.sources
+            owner, table = find_kept(connection, network), tables.sources
             there = _sources().where(table.c.network_id == owner.id, table.c.state.in_(_OPEN))
             going = list(connection.execute(there))
             if len(going) >= MAX_SOURCES:
@@ -44,7 +44,7 @@ class SourceStore:
                 place=place.value, state=SourceState.WAITING.value, instance=instance, process="", host=storable(host),
                 restarts=0, trouble="", accounts={}, created_ns=now_ns,
             )  # fmt: skip
-            rows.keep_newest(connection, table, KEPT_SOURCES, but_state=SourceState.RUNNING.value, network_id=owner.id)
+            rows.keep_newest(connection, table, KEPT_SOURCES, _OPEN, network_id=owner.id)
             note(connection, now_ns, network, "source.added", f"{source} is to be observed.", id=number)
             names_subject(f"source/{number}")
             return _source(_find(connection, number))
@@ -75,12 +75,12 @@ class SourceStore:
         table = tables.sources
         with self._database.writing(f"note what became of source {number}") as connection:
             found = _find(connection, number)
+            names_subject(f"source/{number}")
             if found.state not in _OPEN:
                 return _source(found)
             new = {name: rows.plain(value) for name, value in changed.items()}
             connection.execute(sa.update(table).where(table.c.id == number).values(state=state.value, seen_ns=now_ns, **new))
             note(connection, now_ns, found.network, f"source.{state.value}", message, id=number)
-            names_subject(f"source/{number}")
             return _source(_find(connection, number))
 
     def tell(self, number: int, now_ns: int, accounts: Mapping[str, Any], trouble: str = "") -> bool:

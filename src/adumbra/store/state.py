@@ -43,7 +43,7 @@ from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.shipments import ShipmentStore
 from adumbra.store.sources import SourceStore
-from adumbra.store.statements import find, hanging_on, held, next_version, note, set_network
+from adumbra.store.statements import find, find_kept, hanging_on, held, next_version, note, set_network
 
 MAX_EVENTS_ANSWERED = 1_000
 MAX_MIRRORS = 64
@@ -155,7 +155,7 @@ class StateStore:
         Raises PreconditionError where its version isn't `was` (None: any).
         """
         with self._writing(f"update the network {name}") as connection:
-            old = find(connection, name)
+            old = find_kept(connection, name)
             if was is not None and old.version != was:
                 raise PreconditionError(
                     f"{name} was changed meanwhile: it is of version {old.version}, not {was}",
@@ -204,10 +204,9 @@ class StateStore:
                 connection, table, network_id=owner.id, source=storable(source), fingerprint=storable(fingerprint),
                 state=ObservationState.RUNNING.value, accounts={}, process=this_process(), started_ns=now_ns,
             )  # fmt: skip
-            rows.keep_newest(
-                connection, table, KEPT_OBSERVATIONS, but_state=ObservationState.RUNNING.value, network_id=owner.id
-            )
+            rows.keep_newest(connection, table, KEPT_OBSERVATIONS, (ObservationState.RUNNING.value,), network_id=owner.id)
             note(connection, now_ns, network, "observation.begun", f"Began to observe {source}.", id=observation_id)
+            names_subject(f"observation/{observation_id}")
             return rows.observation(_find_observation(connection, observation_id))
 
     def finish_observation(
@@ -308,10 +307,14 @@ class StateStore:
         with self._writing(f"forget a training of {network}") as connection:
             return trainings.forget(connection, find(connection, network), version, now_ns)
 
-    def save_profile(self, network: str, profile_json: Mapping[str, Any], now_ns: int) -> ProfileRecord:
-        """Keeps a resource profile, as the network's next version."""
+    def save_profile(self, network: str, profile_json: Mapping[str, Any], now_ns: int, was: int | None = None) -> ProfileRecord:
+        """Keeps a resource profile, as the network's next version. was: the version of the spec that it is of; with it, a
+        network that was shadowing is ready. Raises PreconditionError where the spec has another version by now.
+        """
         with self._writing(f"save a profile of {network}") as connection:
             owner, table = find(connection, network), tables.profiles
+            if was is not None and owner.version != was:
+                raise PreconditionError(f"the spec of {network} changed while its VMs were sized", "size them again")
             version = next_version(connection, table, owner.id)
             rows.insert(
                 connection, table, network_id=owner.id, version=version, profile=rows.plain(profile_json), created_ns=now_ns
@@ -319,6 +322,8 @@ class StateStore:
             rows.keep_newest(connection, table, KEPT_PROFILES, network_id=owner.id)
             names_subject(f"profile/{network}/{version}")
             note(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
+            if was is not None and owner.state == NetworkState.SHADOWING.value:
+                _move(connection, owner, NetworkState.READY, now_ns, "it has a profile to activate")
             return rows.profile(network, hanging_on(connection, table, owner.id, 1)[0])
 
     def profile(self, network: str) -> ProfileRecord | None:
@@ -335,16 +340,18 @@ class StateStore:
 
     # Plans
 
-    def save_plan(self, network: str, plan_json: Mapping[str, Any], now_ns: int) -> PlanRecord:
-        """Keeps a plan that is about to be carried out."""
+    def save_plan(self, network: str, plan_json: Mapping[str, Any], now_ns: int, reason: str = "") -> PlanRecord:
+        """Keeps a plan that is about to be carried out. reason: for which the network is activating with it; "": it isn't."""
         with self._writing(f"save a plan of {network}") as connection:
             owner, table = find(connection, network), tables.plans
             state = PlanState.EXECUTING.value
             plan_id = rows.insert(
                 connection, table, network_id=owner.id, state=state, plan=rows.plain(plan_json), created_ns=now_ns
             )
-            rows.keep_newest(connection, table, KEPT_PLANS, but_state=state, network_id=owner.id)
+            rows.keep_newest(connection, table, KEPT_PLANS, (state,), network_id=owner.id)
             note(connection, now_ns, network, "plan.begun", f"Began to carry out plan {plan_id}.", id=plan_id)
+            if reason:
+                _move(connection, owner, NetworkState.ACTIVATING, now_ns, reason)
             return _plan(connection, _find_plan(connection, plan_id))
 
     def record_step(self, plan_id: int, index: int, outcome_json: Mapping[str, Any], now_ns: int) -> None:
@@ -357,13 +364,19 @@ class StateStore:
             )  # fmt: skip
             rows.keep_newest(connection, tables.plan_steps, KEPT_ATTEMPTS, plan_id=plan_id, step_index=index)
 
-    def finish_plan(self, plan_id: int, state: PlanState, now_ns: int) -> PlanRecord:
-        """Notes how a plan ended, or that it was undone later. Raises NotFoundError where it isn't there (any more)."""
+    def finish_plan(
+        self, plan_id: int, state: PlanState, now_ns: int, moved: tuple[NetworkState, str] | None = None
+    ) -> PlanRecord:
+        """Notes how a plan ended, or that it was undone later. moved: the state that its network comes to by that, and the
+        reason. Raises NotFoundError where it isn't there (any more).
+        """
         with self._writing(f"finish the plan {plan_id}") as connection:
             network = _find_plan(connection, plan_id).network
             table, to = tables.plans, PlanState(state).value
             connection.execute(sa.update(table).where(table.c.id == plan_id).values(state=to, finished_ns=now_ns))
             note(connection, now_ns, network, f"plan.{to}", f"Plan {plan_id} is {to}.", id=plan_id)
+            if moved is not None:
+                _move(connection, find(connection, network), moved[0], now_ns, moved[1])
             return _plan(connection, _find_plan(connection, plan_id))
 
     def plan(self, network: str) -> PlanRecord | None:

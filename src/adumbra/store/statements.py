@@ -6,7 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import NotFoundError
+from adumbra.schema.errors import ConflictError, UnknownNetworkError
+from adumbra.schema.state import NetworkState
 from adumbra.store import rows, tables
 from adumbra.store.names import storable, suggest
 
@@ -22,15 +23,23 @@ def held(connection: sa.Connection, query: sa.Select[Any], table: sa.Table) -> s
 
 
 def find(connection: sa.Connection, name: str) -> sa.Row[Any]:
-    """The network's row, held so that acts on one network take turns."""
+    """The network's row, held so that acts on one network take turns. Raises UnknownNetworkError."""
     table = tables.networks
     row = held(connection, sa.select(table).where(table.c.name == name), table).one_or_none()
     if row is None:
         known = connection.scalars(sa.select(table.c.name).order_by(table.c.name)).all()
-        raise NotFoundError(
+        raise UnknownNetworkError(
             f"there is no network {name[:63]!r}",
             suggest(name, known) if known else "make one with `adumbra network create`",
         )
+    return row
+
+
+def find_kept(connection: sa.Connection, name: str) -> sa.Row[Any]:
+    """The same. Raises ConflictError where the network is being deleted: what is asked for would be lost with it."""
+    row = find(connection, name)
+    if row.state == NetworkState.DELETING.value:
+        raise ConflictError(f"{name} is being deleted", "create it again once it is gone")
     return row
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -23,7 +24,7 @@ from adumbra.service import shipping
 from adumbra.store.batch_bytes import MEDIA_TYPE, pack_series, unpack_batch
 
 router = APIRouter(tags=["metrics"])
-_AT_ONCE, _WAITS_S = 4, 20.0
+_AT_ONCE, _WAITS_S, _LOOKS_S = 4, 20.0, 0.02
 _UNPACKED = threading.BoundedSemaphore(_AT_ONCE)
 """Batches and series that are in memory at once: each may be a hundred megabytes."""
 _BYTES = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
@@ -81,14 +82,18 @@ def stored(name: str, at: At, who: Viewer, origin: Origin = Origin.SHADOW) -> St
     "/networks/{name}/series", summary="Read metrics as columns", response_class=Response,
     responses={200: {"description": "A series as bytes: see docs/taps.md.", "content": _BYTES}},
 )  # fmt: skip
-def series(name: str, asked: SeriesAsked, at: At, who: Viewer) -> Response:
+async def series(name: str, asked: SeriesAsked, at: At, who: Viewer) -> Response:
     del who
-    at.workspace.state.network(name)
     query = SeriesQuery(
         name, tuple(asked.columns), tuple(asked.vms), asked.start_ns, asked.end_ns, asked.step_s, asked.origin
     )  # fmt: skip
-    with _one_of_few():
-        return Response(pack_series(at.workspace.metrics.read(query)), media_type=MEDIA_TYPE)
+
+    def work() -> bytes:
+        at.workspace.state.network(name)
+        return pack_series(at.workspace.metrics.read(query))
+
+    async with _one_of_few():
+        return Response(await run_in_threadpool(work), media_type=MEDIA_TYPE)
 
 
 @router.get("/store", summary="What the server's metric store can do")
@@ -102,11 +107,8 @@ async def _taken(request: Request, at: At, store: Callable[[MetricBatch], BatchO
     """What comes of the batch in a request's body. Whoever asks is known by then, and may."""
     raw = await _body(request, at.care.batch_bytes)
 
-    def work() -> BatchOut:
-        with _one_of_few():
-            return store(unpack_batch(raw))
-
-    return await run_in_threadpool(work)
+    async with _one_of_few():
+        return await run_in_threadpool(lambda: store(unpack_batch(raw)))
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:
@@ -127,10 +129,15 @@ async def _body(request: Request, most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-@contextmanager
-def _one_of_few() -> Iterator[None]:
-    if not _UNPACKED.acquire(timeout=_WAITS_S):
-        raise StoreBusyError("the server has too many batches and series in hand", "ask again in a moment")
+@asynccontextmanager
+async def _one_of_few() -> AsyncIterator[None]:
+    """One's turn, waited for without holding a thread that others need. Raises StoreBusyError where it doesn't come."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + _WAITS_S
+    while not _UNPACKED.acquire(blocking=False):
+        if loop.time() > until_s:
+            raise StoreBusyError("the server has too many batches and series in hand", "ask again in a moment")
+        await asyncio.sleep(_LOOKS_S)
     try:
         yield
     finally:

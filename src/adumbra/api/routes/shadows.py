@@ -12,6 +12,7 @@ from adumbra.api.asked import NetworkName
 from adumbra.api.context import At
 from adumbra.api.shapes.common import instant
 from adumbra.api.shapes.shadows import AccountsOut, NewObservation, ObservationOut, ShadowOut, VmSeenOut
+from adumbra.schema.errors import NotFoundError
 from adumbra.schema.state import ObservationRecord, ObservationState
 from adumbra.service import networks, shadows
 
@@ -48,5 +49,12 @@ def note(name: NetworkName, asked: NewObservation, at: At, who: Operator, change
         begun = state.begin_observation(name, asked.source, asked.fingerprint, at.now())
         return state.finish_observation(begun.id, outcome, asked.accounts, at.now())
 
-    made, _ = change.make_once(keep, lambda _: state.observations(name, 1)[0], asked={"source": asked.source})
+    def again(subject: str) -> ObservationRecord:
+        number = int(subject.partition("/")[2])
+        found = next((each for each in state.observations(name) if each.id == number), None)
+        if found is None:
+            raise NotFoundError(f"{name} has no observation {number} any more", "newer ones took its place")
+        return found
+
+    made, _ = change.make_once(keep, again, asked={"source": asked.source})
     return ObservationOut.model_validate(made)

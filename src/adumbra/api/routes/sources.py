@@ -95,7 +95,7 @@ def heartbeat(name: str, number: Number, told: Heartbeat, at: At, who: Operator)
 def shadow(name: str, at: At, who: Viewer, response: Response, if_none_match: IfNoneMatch = None) -> FollowedOut:
     del who
     found = taps.followed(at.workspace, name)
-    response.headers["ETag"] = etag(f"{found.spec_version}.{found.calibration_version}")
+    response.headers["ETag"] = etag(f"{found.spec_version}.{found.calibration_version}-{found.created_ns:x}")
     if holds(if_none_match, response.headers["ETag"]):
         return Response(status_code=304, headers=dict(response.headers))  # type: ignore[return-value]
     return FollowedOut.model_validate(found)

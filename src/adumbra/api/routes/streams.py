@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from adumbra.api.access import Known, Viewer
+from adumbra.api.access import Known, Viewer, allowed
 from adumbra.api.asked import JobNumber, NetworkName, VmNames
 from adumbra.api.context import At, Server
 from adumbra.api.events_stream import EventStream, Follower, Message, Streams
@@ -19,7 +19,7 @@ from adumbra.api.routes.metrics import Columns, chosen_columns, metrics_out
 from adumbra.api.shapes.events import EventOut
 from adumbra.api.shapes.jobs import JobOut
 from adumbra.schema.access import Principal, Role
-from adumbra.schema.errors import AccessError
+from adumbra.schema.errors import AccessError, UnknownNetworkError
 from adumbra.schema.jobs import JobQuery, JobRecord, JobState
 from adumbra.schema.records import NANOSECONDS, Origin, SeriesQuery
 from adumbra.schema.state import EventQuery, NetworkRecord
@@ -67,7 +67,7 @@ def follow_network(
     charts.stored_vms(at.workspace, network, tuple(vms))
     follower = _OfNetwork(at, name, tuple(vms), chosen_columns(columns))
     follower.begin(_ID.fullmatch(last_event_id or ""))
-    return _followed(request, _Held(at, who, follower))
+    return _followed(request, _Held(at, who, name, follower))
 
 
 @router.get(
@@ -79,22 +79,24 @@ def follow_job(number: JobNumber, at: At, who: Known, request: Request, last_eve
     found = job_of(at, who, number, Role.VIEWER)
     if found.state.over and last_event_id == _OVER:
         return Response(status_code=204)
-    return _followed(request, _Held(at, who, _OfJob(at, number)))
+    return _followed(request, _Held(at, who, found.network, _OfJob(at, number)))
 
 
-def _followed(request: Request, follower: Follower) -> Any:
+def _followed(request: Request, follower: _Held) -> Any:
     streams: Streams = request.app.state.streams
-    return streams.follow(follower) or problem(
-        503, "busy", f"{streams.most} streams are open already", "end one of them, or try again later"
-    )
+    return streams.follow(follower, follower.who.mark) or problem(
+        503, "busy", f"{streams.share} streams of yours, or {streams.most} in all, are open already",
+        "end one of them, or try again later",
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Held:
-    """Follows what another does, for as long as the token or sign-in of whoever asked holds."""
+    """Follows what another does, for as long as whoever asked may look at that network by their token or sign-in."""
 
     at: Server
     who: Principal
+    network: str
     other: Follower
 
     @property
@@ -102,9 +104,14 @@ class _Held:
         return self.other.pause_s
 
     def look(self) -> tuple[Sequence[Message], bool]:
-        if not access.holds(self.at.workspace, self.who, self.at.now()):
+        now = access.now_of(self.at.workspace, self.who, self.at.now())
+        if now is None:
             raise AccessError("your token or sign-in is over", "come again with one that holds")
-        return self.other.look()
+        allowed(now, Role.VIEWER, self.network)
+        try:
+            return self.other.look()
+        except UnknownNetworkError as error:
+            raise error if now.sees(None) else error.discreet() from None
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ def make_token(visitor: Visitor, name: str, role: Role, of_networks: str, days: 
     return change(
         visitor, "create token", Role.ADMIN, None, lambda: access.issue(console.workspace, new, now_ns),
         asked={"name": new.name, "role": role.value, "networks": scope, "expires_ns": new.expires_ns},
-        after=lambda made: {"token": made.record.id},
+        after=lambda made: access.told(made.record),
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def revoke(visitor: Visitor, number: int) -> TokenRecord:
     console = visitor.console
     return change(
         visitor, "revoke token", Role.ADMIN, None, lambda: console.workspace.state.access.revoke_token(number, console.now()),
-        asked={"token": number},
+        asked={"token": number}, before=access.told(console.workspace.state.access.token(number)), after=access.told,
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def make_user(visitor: Visitor, new: NewUser, password: str) -> UserRecord:
     console = visitor.console
     return change(
         visitor, "create user", Role.ADMIN, None, lambda: access.add_user(console.workspace, new, password, console.now()),
-        asked={"name": new.name, "role": new.role.value, "networks": new.networks},
+        asked={"name": new.name, "role": new.role.value, "networks": new.networks}, after=access.told,
     )  # fmt: skip
 
 

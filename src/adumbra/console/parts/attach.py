@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
 from nicegui import events, ui
 
 from adumbra.console.context import Visitor
 from adumbra.console.parts import frame
 from adumbra.console.parts.markup import e, of
 from adumbra.console.parts.told import SOURCE_COLUMNS, source_cells, source_name
-from adumbra.console.rights import change, may
+from adumbra.console.rights import allowed, change, may
 from adumbra.schema.access import Role
 from adumbra.schema.errors import AdumbraError
 from adumbra.schema.jobs import SourceRecord, SourceState
 from adumbra.schema.sources import parse_source
 from adumbra.schema.units import format_bytes
-from adumbra.service import captures
+from adumbra.service import captures, taps
 from adumbra.service.pictures.networks import Observed, sources_of
 
 
-def attach(visitor: Visitor, network: str, text: str) -> SourceRecord:
-    """Has a source watched, in the log. Raises InputError for what is none, ConflictError where it is watched already."""
+def attach(visitor: Visitor, network: str, text: str, folder: Path | None = None) -> SourceRecord:
+    """Has a source watched, in the log. folder: that its file must lie in, None: that of the server's captures.
+
+    Raises InputError for what is none, ForbiddenError for a file elsewhere, ConflictError where it is watched already.
+    """
     console = visitor.console
-    source = str(parse_source(text.strip()))
+    asked = taps.Asked(str(parse_source(text.strip())), {})
     made = change(
         visitor, "attach source", Role.OPERATOR, network,
-        lambda: console.workspace.state.sources.add(network, source, {}, console.now()),
-        asked={"source": source}, after=lambda record: {"source": record.id},
+        lambda: taps.ask_for(console.workspace, network, asked, folder or console.captures, console.now()),
+        asked={"source": asked.source}, after=lambda record: {"source": record.id},
     )  # fmt: skip
     console.wake()
     return made
+
+
+def send(visitor: Visitor, network: str, name: str, content: BinaryIO) -> SourceRecord:
+    """Keeps a capture that was sent, and has it watched, in the log; it isn't kept where it can't be watched.
+
+    Raises ForbiddenError, and what captures.keep and `attach` raise.
+    """
+    console = visitor.console
+    allowed(visitor.again(), Role.OPERATOR, network)
+    source = captures.keep(console.workspace, network, name, content, console.kept_bytes)
+    try:
+        return attach(visitor, network, source, captures.folder_of(console.workspace, network))
+    except BaseException:
+        captures.drop(source)
+        raise
 
 
 def detach(visitor: Visitor, number: int) -> None:
@@ -39,7 +61,7 @@ def detach(visitor: Visitor, number: int) -> None:
     change(
         visitor, "stop source", Role.OPERATOR, was.network,
         lambda: sources.move(number, SourceState.STOPPED, console.now(), message),
-        before={"source": was.source, "state": was.state.value},
+        before={"source": was.source, "state": was.state.value}, after=lambda source: {"state": source.state.value},
     )  # fmt: skip
     console.wake()
 
@@ -121,7 +143,7 @@ class Sources:
         most = self._visitor.console.capture_bytes
         ui.html(
             f'<h3 style="margin-top:1rem">Attach a source</h3><p class="dim">A capture from this computer (up to '
-            f"{e(format_bytes(most))}), or what the server can reach: live:eth0, vxlan:4789, netflow:2055, pcap:/path …</p>",
+            f"{e(format_bytes(most))}), or what the server can reach: live:eth0, vxlan:4789, netflow:2055 …</p>",
             sanitize=False,
         )
         with ui.element("div").classes("row"):
@@ -140,13 +162,13 @@ class Sources:
 
     async def _named(self) -> None:
         text = str(self._text.value or "")
-        await self._attach(text)
+        await self._attach(lambda: attach(self._visitor, self._network, text))
 
-    async def _attach(self, text: str) -> None:
+    async def _attach(self, do: Callable[[], SourceRecord]) -> None:
         import asyncio
 
         try:
-            made = await asyncio.to_thread(lambda: attach(self._visitor, self._network, text))
+            made = await asyncio.to_thread(do)
         except AdumbraError as error:
             self._told.show(frame.problem(error))
             return
@@ -156,24 +178,17 @@ class Sources:
 
     async def _came(self, event: events.UploadEventArguments) -> None:
         """A capture came: it is kept, then watched."""
-        import asyncio
         import tempfile
 
-        visitor, network = self._visitor, self._network
         name = event.file.name
         self._told.show(f'<p class="dim">Keeping {e(name)} …</p>')
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/capture"
             await event.file.save(path)
 
-            def keep() -> str:
+            def keep() -> SourceRecord:
                 with open(path, "rb") as content:
-                    return captures.keep(visitor.console.workspace, network, name, content, visitor.console.kept_bytes)
+                    return send(self._visitor, self._network, name, content)
 
-            try:
-                source = await asyncio.to_thread(keep)
-            except AdumbraError as error:
-                self._told.show(frame.problem(error))
-                return
+            await self._attach(keep)
         self._upload.reset()
-        await self._attach(source)

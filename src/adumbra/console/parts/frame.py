@@ -15,7 +15,7 @@ from adumbra.console.guard import SIGN_IN
 from adumbra.console.parts.markup import e
 from adumbra.console.rights import may
 from adumbra.schema.access import Role
-from adumbra.schema.errors import AccessError, AdumbraError, ForbiddenError, SpecError
+from adumbra.schema.errors import AccessError, AdumbraError, ForbiddenError, SpecError, UnknownNetworkError
 
 T = TypeVar("T")
 _WAYS = (("Networks", "/"), ("Sources", "/sources"), ("Frontier", "/frontier"), ("Access", "/tokens"))
@@ -72,6 +72,8 @@ def tell(error: AdumbraError) -> None:
     if isinstance(error, AccessError) and not isinstance(error, ForbiddenError):
         ui.navigate.to(SIGN_IN)
         return
+    if isinstance(error, UnknownNetworkError):
+        error = error.discreet()
     what = error.problems[0] if isinstance(error, SpecError) else str(error)
     ui.notify(what, type="negative", position="top", timeout=0, close_button="Close", multi_line=True)
 
@@ -83,6 +85,8 @@ def said(words: str) -> None:
 
 def problem(error: AdumbraError) -> str:
     """An error as part of a page."""
+    if isinstance(error, UnknownNetworkError):
+        error = error.discreet()
     return f'<p class="problem" role="alert">{e(error.what)}{"; " + e(error.mend) if error.mend else ""}.</p>'
 
 
