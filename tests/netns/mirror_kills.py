@@ -80,7 +80,7 @@ def remove(home: Path) -> None:
 def recover(home: Path) -> tuple[list[str], int]:
     with Workspace(home) as workspace:
         told = recovery.recover(workspace, time.time_ns())
-        return list(told), len(workspace.state.mirrors())
+        return list(told), len(workspace.state.mirrors.of())
 
 
 def in_child(act: Callable[[], Any]) -> tuple[bool, Any]:

@@ -87,12 +87,12 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
     """Finishes the plans whose process died, of networks that are owned, and gives these. One that another process works at is
     left to it."""
     finished = []
-    for record in workspace.state.unfinished_plans():
+    for record in workspace.state.plans.open():
         if not owned(record.network):
             continue
         try:
             with _one_at_a_time(workspace, record.network):
-                if record.id not in {each.id for each in workspace.state.unfinished_plans()}:
+                if record.id not in {each.id for each in workspace.state.plans.open()}:
                     continue  # the process that had the lock finished it
                 provider = _provider(workspace, str(record.plan["provider"]), record.network)
                 _execute(workspace, record, provider, lambda: now_ns)
@@ -111,7 +111,7 @@ def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callab
         if state is not aim:
             workspace.state.set_network_state(plan.network, aim, now(), "all that the plan asks for stands as it should")
         return
-    record = workspace.state.save_plan(plan.network, plan.to_dict() | {"aim": aim.value}, now())
+    record = workspace.state.plans.begin(plan.network, plan.to_dict() | {"aim": aim.value}, now())
     workspace.state.set_network_state(plan.network, NetworkState.ACTIVATING, now(), f"a plan of {len(plan.steps)} steps began")
     _execute(workspace, record, provider, now)
 
@@ -122,15 +122,15 @@ def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
     done = frozenset(step.index for step in record.steps if step.outcome["done"])
 
     def keep(index: int, outcome: StepOutcome) -> None:
-        workspace.state.record_step(record.id, index, asdict(outcome), now())
+        workspace.state.plans.record_step(record.id, index, asdict(outcome), now())
 
     try:
         execute(plan, provider, keep, done)
     except AdumbraError as error:
-        workspace.state.finish_plan(record.id, PlanState.FAILED, now())
+        workspace.state.plans.finish(record.id, PlanState.FAILED, now())
         workspace.state.set_network_state(plan.network, NetworkState.FAILED, now(), str(error))
         raise
-    workspace.state.finish_plan(record.id, PlanState.DONE, now())
+    workspace.state.plans.finish(record.id, PlanState.DONE, now())
     workspace.state.set_network_state(plan.network, aim, now(), f"all {len(plan.steps)} steps of the plan are done")
 
 

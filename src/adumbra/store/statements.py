@@ -10,6 +10,8 @@ from adumbra.schema.errors import NotFoundError
 from adumbra.store import rows, tables
 from adumbra.store.names import storable, suggest
 
+DELETED = "its network was deleted; create the network again"
+"""What to do where something that hangs on a network is there no more."""
 KEPT_EVENTS = 10_000
 """How many are kept of each network; older ones are removed as new ones come."""
 
@@ -31,6 +33,19 @@ def find(connection: sa.Connection, name: str) -> sa.Row[Any]:
             f"there is no network {name[:63]!r}",
             suggest(name, known) if known else "make one with `adumbra network create`",
         )
+    return row
+
+
+def of_networks(table: sa.Table) -> sa.Select[Any]:
+    """The rows of a table that hang on networks, each with `network`, the name of its one."""
+    return sa.select(table, tables.networks.c.name.label("network")).join(tables.networks)
+
+
+def numbered(connection: sa.Connection, table: sa.Table, number: int, what: str, mend: str) -> sa.Row[Any]:
+    """The row of that number, as of_networks gives it, held. Raises NotFoundError, which calls it `what`."""
+    row = held(connection, of_networks(table).where(table.c.id == number), table).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no {what} {number}", mend)
     return row
 
 
