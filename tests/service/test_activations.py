@@ -120,15 +120,15 @@ import itertools, os, sys
 from pathlib import Path
 from adumbra.service import activations
 from adumbra.service.workspace import Workspace
-from adumbra.store.state import StateStore
+from adumbra.store.plans import PlanStore
 
-record, left = StateStore.record_step, [int(sys.argv[2])]
+record, left = PlanStore.record_step, [int(sys.argv[2])]
 def record_or_die(self, *arguments):
     record(self, *arguments)
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), 9)
-StateStore.record_step = record_or_die
+PlanStore.record_step = record_or_die
 with Workspace(Path(sys.argv[1])) as workspace:
     activations.activate(workspace, "lab", "terraform", itertools.count(10**18).__next__)
 """

@@ -99,7 +99,7 @@ class TestNetworks:
     def test_a_network_that_is_not_there_is_named_with_close_ones(self, store: StateStore, shop: str) -> None:
         acts: list[Callable[[str], object]] = [
             store.network, store.shadow, store.network_versions, store.observations, store.training, store.profile,
-            store.profiles, store.plan, store.trainings, lambda name: store.serve_training(name, 1, 1),
+            store.profiles, store.plans.of, store.mirrors.of, store.trainings, lambda name: store.serve_training(name, 1, 1),
             lambda name: store.forget_training(name, 1, 1),
             lambda name: store.update_network(name, "", 1), lambda name: store.delete_network(name, 1),
             lambda name: store.set_network_state(name, NetworkState.READY, 1, ""), lambda name: store.plans.begin(name, {}, 1),
