@@ -18,7 +18,7 @@ from adumbra.schema.records import MetricBatch
 from adumbra.schema.sources import parse_source
 from adumbra.service.following import ObserveOptions, Progress, Vigil, follow, shadow_of, watch_of
 from adumbra.service.observations import Observation, mark_of
-from adumbra.service.sources import FILES, metered
+from adumbra.service.source_metering import FILES, metered
 from adumbra.workers import Running
 
 if TYPE_CHECKING:

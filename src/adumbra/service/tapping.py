@@ -34,7 +34,7 @@ from adumbra.service.following import (
 )
 from adumbra.service.networks import Network
 from adumbra.service.observations import Observation
-from adumbra.service.sources import FILES, metered
+from adumbra.service.source_metering import FILES, metered
 from adumbra.service.tap_control import Beats, Control, Following, Introduction
 from adumbra.service.tap_home import TapHome
 from adumbra.shadow import Shadow
