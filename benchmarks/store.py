@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch
 from adumbra.store.accumulate import Accumulator
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
 from adumbra.store.remote_write import encode, plan, tables_of
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.metrics import METRICS, provenance
 from adumbra.schema.records import NANOSECONDS, MetricBatch, Origin
 from adumbra.store import lines
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.influx import InfluxStore
 from adumbra.store.influx_client import InfluxConfig
 

@@ -32,7 +32,7 @@ def _meter(capture: Path, worker: int, workers: int, pipe: Connection, start: Ba
     from adumbra.decode.share import Share
     from adumbra.metering import PacketMetering, Watch
     from adumbra.schema.spec import expand_vms, parse_spec
-    from adumbra.service.sources import prefixes_of
+    from adumbra.service.source_metering import prefixes_of
     from adumbra.tap.replay import PcapReplay
 
     spec = parse_spec(SPEC)

@@ -21,7 +21,7 @@ from adumbra.metering import PacketMetering
 from adumbra.schema.errors import SourceError
 from adumbra.schema.records import Accounts, Intervals
 from adumbra.schema.sources import CaptureSource
-from adumbra.service.sources import CaptureTap, metered, prefixes_of
+from adumbra.service.source_metering import CaptureTap, metered, prefixes_of
 from adumbra.tap.protocol import Source
 from adumbra.tap.replay import PcapReplay
 from adumbra.workers import Job, Running, Workers, add_accounts, ready

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from tests.api.tap_server import Serving, serving
 from tests.store.conftest import at_ns, make_batch
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.access import Role
 from adumbra.schema.errors import InputError, StoreError
 from adumbra.schema.records import MetricBatch, SeriesQuery
 from adumbra.service import networks
 from adumbra.store.batch_bytes import BATCH_BYTES, MEDIA_TYPE, pack_batch, unpack_batch, unpack_series
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.served import GoneError, ServedConfig, ServedStore, parts_of
 
 SPEC = """

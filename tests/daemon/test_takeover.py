@@ -20,12 +20,12 @@ import pytest
 from tests.daemon.running import SPEC, ServerProcess, Zygote, ending, until
 from tests.servers import folder_of, running, victoriametrics
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.jobs import SourceState
 from adumbra.schema.records import Series, SeriesQuery
 from adumbra.service import networks, observations, tapping
 from adumbra.service.tapping import TapJob
 from adumbra.service.workspace import Storage, Workspace
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.urls import parse_stores
 
 TAKEOVER_S = 30.0

@@ -23,10 +23,10 @@ from tests.store.conftest import flushed, make_batch
 from tools.monitoring.outputs import PAGE, ROOT, outputs
 from tools.monitoring.rules import alerts, recordings
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.metrics import BUCKETS_MS, HISTOGRAMS, METRICS, Kind
 from adumbra.schema.own_metrics import OWN_METRICS
 from adumbra.schema.records import MetricBatch
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
 from adumbra.store.scrape import LatestIntervals, exposition
 

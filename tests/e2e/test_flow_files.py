@@ -12,7 +12,7 @@ from tests.captures import SHARED
 from adumbra.metering import Watch
 from adumbra.schema.sources import parse_source
 from adumbra.schema.spec import expand_vms, parse_spec
-from adumbra.service.sources import metered
+from adumbra.service.source_metering import metered
 from adumbra.workers import Running
 
 FLOWS = SHARED.parent / "flows"

@@ -20,6 +20,7 @@ from tests.servers import free_port
 from typer.testing import CliRunner, Result
 
 from adumbra.cli.main import app
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import AdumbraError, ConflictError
 from adumbra.schema.jobs import SourceState
 from adumbra.schema.metrics import NAMES
@@ -30,7 +31,6 @@ from adumbra.service.observations import Observation
 from adumbra.service.tap_home import TapHome
 from adumbra.service.tapping import TapJob
 from adumbra.service.workspace import Workspace
-from adumbra.store.http_access import HttpAccess
 
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"

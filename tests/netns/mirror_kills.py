@@ -23,7 +23,7 @@ from tests.netns.mirror_host import standing
 from adumbra.schema.mirrors import Method
 from adumbra.service import mirrors, recovery
 from adumbra.service.workspace import Workspace
-from adumbra.store.state import StateStore
+from adumbra.store.mirrors import MirrorStore
 from adumbra.tap import mirror
 from adumbra.tap.mirrors import command, link
 from adumbra.tap.mirrors.netlink import FilterSocket
@@ -32,9 +32,9 @@ importlib.import_module("adumbra.tap.mirrors.plan")  # here once, not in each pr
 importlib.import_module("ruamel.yaml")
 
 MOMENTS: list[tuple[Any, str]] = [
-    (StateStore, "begin_mirror"),
-    (StateStore, "set_mirror_state"),
-    (StateStore, "forget_mirror"),
+    (MirrorStore, "begin"),
+    (MirrorStore, "move"),
+    (MirrorStore, "forget"),
     (mirror.Host, "make"),
     (mirror.Host, "take_away"),
     (FilterSocket, "add"),
@@ -80,7 +80,7 @@ def remove(home: Path) -> None:
 def recover(home: Path) -> tuple[list[str], int]:
     with Workspace(home) as workspace:
         told = recovery.recover(workspace, time.time_ns())
-        return list(told), len(workspace.state.mirrors())
+        return list(told), len(workspace.state.mirrors.of())
 
 
 def in_child(act: Callable[[], Any]) -> tuple[bool, Any]:

@@ -56,13 +56,13 @@ def test_a_dry_run_touches_nothing(workspace, clock, tmp_path) -> None:
     assert not activation.plan.empty
     assert not activation.carried_out
     assert not activation.place.exists()
-    assert workspace.state.plan("lab") is None
+    assert workspace.state.plans.newest("lab") is None
     assert state_of(workspace) is NetworkState.SHADOWING
 
 
 def test_activation_is_recorded_step_by_step_and_again_is_empty(workspace, clock) -> None:
     first = activations.activate(workspace, "lab", "terraform", clock.__next__)
-    kept = workspace.state.plan("lab")
+    kept = workspace.state.plans.newest("lab")
     assert kept is not None
     assert kept.state is PlanState.DONE
     assert [step.index for step in kept.steps] == list(range(len(first.plan.steps)))
@@ -120,15 +120,15 @@ import itertools, os, sys
 from pathlib import Path
 from adumbra.service import activations
 from adumbra.service.workspace import Workspace
-from adumbra.store.state import StateStore
+from adumbra.store.plans import PlanStore
 
-record, left = StateStore.record_step, [int(sys.argv[2])]
+record, left = PlanStore.record_step, [int(sys.argv[2])]
 def record_or_die(self, *arguments):
     record(self, *arguments)
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), 9)
-StateStore.record_step = record_or_die
+PlanStore.record_step = record_or_die
 with Workspace(Path(sys.argv[1])) as workspace:
     activations.activate(workspace, "lab", "terraform", itertools.count(10**18).__next__)
 """
@@ -150,7 +150,7 @@ def test_killed_between_any_two_steps_the_next_start_finishes_the_plan(tmp_path,
         with Workspace(home) as workspace:
             told = recovery.recover(workspace, next(clock))
             assert any("lab was interrupted, and is finished" in line for line in told)
-            kept = workspace.state.plan("lab")
+            kept = workspace.state.plans.newest("lab")
             assert kept is not None
             assert kept.state is PlanState.DONE
             assert sorted(step.index for step in kept.steps) == list(range(len(finished.plan.steps)))

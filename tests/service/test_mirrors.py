@@ -17,7 +17,7 @@ from adumbra.schema.spec import parse_spec
 from adumbra.schema.state import MirrorState
 from adumbra.service import mirrors, networks, recovery
 from adumbra.service.workspace import Workspace
-from adumbra.store.state import MAX_MIRRORS
+from adumbra.store.mirrors import MAX_MIRRORS
 from adumbra.tap.mirrors.plan import Others, make_plan
 
 SPEC = """\
@@ -51,23 +51,23 @@ def test_the_networks_prefixes_are_its_cidrs_and_where_its_donors_are_merged() -
 
 def test_what_is_kept_comes_back_and_goes(workspace: Workspace) -> None:
     plan = plan_of(Place("boot", "4:1"))
-    record = workspace.state.begin_mirror("lab", plan.to_dict(), 1)
+    record = workspace.state.mirrors.begin("lab", plan.to_dict(), 1)
     assert (record.state, MirrorPlan.from_dict(record.plan)) == (MirrorState.INSTALLING, plan)
-    workspace.state.set_mirror_state(record.id, MirrorState.INSTALLED, 2, "there")
-    [kept] = workspace.state.mirrors("lab")
+    workspace.state.mirrors.move(record.id, MirrorState.INSTALLED, 2, "there")
+    [kept] = workspace.state.mirrors.of("lab")
     assert (kept.state, kept.created_ns, kept.updated_ns) == (MirrorState.INSTALLED, 1, 2)
-    workspace.state.forget_mirror(record.id, 3, "gone")
-    assert workspace.state.mirrors() == ()
+    workspace.state.mirrors.forget(record.id, 3, "gone")
+    assert workspace.state.mirrors.of() == ()
     assert [event.kind for event in workspace.state.events("lab")][:2] == ["mirror.removed", "mirror.installed"]
     with pytest.raises(NotFoundError, match="adumbra mirror list"):
-        workspace.state.forget_mirror(record.id, 4, "gone")
+        workspace.state.mirrors.forget(record.id, 4, "gone")
 
 
 def test_mirrors_of_a_network_have_a_bound(workspace: Workspace) -> None:
     for _ in range(MAX_MIRRORS):
-        workspace.state.begin_mirror("lab", {}, 1)
+        workspace.state.mirrors.begin("lab", {}, 1)
     with pytest.raises(ConflictError, match="adumbra mirror remove"):
-        workspace.state.begin_mirror("lab", {}, 1)
+        workspace.state.mirrors.begin("lab", {}, 1)
 
 
 def test_unknown_names_are_told(workspace: Workspace) -> None:
@@ -79,7 +79,7 @@ def test_unknown_names_are_told(workspace: Workspace) -> None:
         mirrors.remove(workspace, "lab", now, "eth7")
     with pytest.raises(InputError, match="there is no device 'no-such'"):
         mirrors.install(workspace, mirrors.Wanted("lab", "no-such"), now, Random(1))
-    assert workspace.state.mirrors() == ()
+    assert workspace.state.mirrors.of() == ()
 
 
 def test_where_there_are_no_mirrors_nothing_is_looked_at(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_mirror_of_a_namespace_that_is_no_more_is_forgotten(workspace: Workspa
     from adumbra.tap.mirror import this_place
 
     elsewhere = Place(this_place().boot, "4:1")
-    workspace.state.begin_mirror("lab", plan_of(elsewhere).to_dict(), 1)
+    workspace.state.mirrors.begin("lab", plan_of(elsewhere).to_dict(), 1)
     [told] = recovery.recover(workspace, now())
     assert "the installation of the mirror of eth0 for lab was interrupted, and is undone now" in told
-    assert workspace.state.mirrors() == recovery.recover(workspace, now()) == ()
+    assert workspace.state.mirrors.of() == recovery.recover(workspace, now()) == ()

@@ -69,14 +69,14 @@ def test_one_that_is_killed_at_a_move_is_where_its_plan_is_and_the_next_start_en
         patched.setattr(state_module, "_move", dies)
         with pytest.raises(_DiedError):
             activations.activate(workspace, "lab", "terraform", clock.__next__)
-    kept = workspace.state.plan("lab")
+    kept = workspace.state.plans.newest("lab")
     if to is NetworkState.ACTIVATING:
         assert (state_of(workspace), kept) == (NetworkState.READY, None)
         return
     assert kept is not None
     assert (state_of(workspace), kept.state) == (NetworkState.ACTIVATING, PlanState.EXECUTING)
     recovery.recover(workspace, next(clock))
-    kept = workspace.state.plan("lab")
+    kept = workspace.state.plans.newest("lab")
     assert kept is not None
     assert (state_of(workspace), kept.state) == (NetworkState.ACTIVE, PlanState.DONE)
 
@@ -96,7 +96,7 @@ def test_an_activation_that_was_cancelled_is_not_carried_out_later(
             activations.activate(workspace, "lab", "terraform", clock.__next__)
     workspace.state.jobs.finish(job.id, JobState.CANCELLED, next(clock), trouble="ada cancelled it")
     assert not any("is finished" in told for told in recovery.recover(workspace, next(clock)))
-    kept = workspace.state.plan("lab")
+    kept = workspace.state.plans.newest("lab")
     assert kept is not None
     assert (state_of(workspace), kept.state) == (NetworkState.FAILED, PlanState.FAILED)
     assert "cancelled" in workspace.state.events("lab", 1)[0].message

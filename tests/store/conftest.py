@@ -18,10 +18,10 @@ import pytest
 from tests import forked, servers
 from tests.api.tap_server import Serving, serving
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.metrics import METRICS
 from adumbra.schema.records import NANOSECONDS, MetricBatch, Origin, Series, SeriesQuery
 from adumbra.store.duckdb import DuckDBStore
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.influx import InfluxStore
 from adumbra.store.influx_client import InfluxConfig
 from adumbra.store.outbox import Outbox

@@ -24,9 +24,9 @@ from tests.servers import free_port
 from tests.store.conftest import at_ns, make_batch
 from tests.store.fakes import Asked, Fake, fake
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import InputError, StoreError, StoreUnavailableError
 from adumbra.schema.records import MetricBatch, SeriesQuery
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
 
 SECRET = "hunter2-hunter2"

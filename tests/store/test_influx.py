@@ -27,11 +27,11 @@ from tests.store.conftest import at_ns, flushed, make_batch
 from tests.store.fakes import Asked, Fake, Reply, fake
 from tests.store.line_protocol import Point, read_lines
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import InputError, StoreError, StoreUnavailableError
 from adumbra.schema.metrics import METRICS, NAMES
 from adumbra.schema.records import NANOSECONDS, MetricBatch, SeriesQuery
 from adumbra.store import influx_amend, influx_client, influx_rows, influx_series, lines
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.influx import InfluxStore
 from adumbra.store.influx_client import InfluxConfig
 from adumbra.store.prepared import dump, load

@@ -18,10 +18,10 @@ import pytest
 from tests import servers
 from tests.store.conftest import EPOCH_S, STORES, at_ns, make_batch
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import StoreUnavailableError
 from adumbra.schema.records import MetricBatch, Origin, SeriesQuery
 from adumbra.store.accumulate import Accumulator
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.prepared import dump
 from adumbra.store.prometheus import PrometheusConfig, PrometheusStore
 
@@ -130,7 +130,7 @@ class TestAnotherProcess:
         (tmp_path / "ready").write_bytes(b"".join(len(raw).to_bytes(4, "big") + raw for raw in map(dump, ready)))
         script = (
             "import sys; from pathlib import Path; from adumbra.store.prepared import load\n"
-            "from adumbra.store.http_access import HttpAccess\n"
+            "from adumbra.http_asking import HttpAccess\n"
             "from adumbra.store.prometheus import PrometheusConfig, PrometheusStore\n"
             "raw = Path(sys.argv[2]).read_bytes()\n"
             "with PrometheusStore(PrometheusConfig(HttpAccess(sys.argv[1]))) as store:\n"

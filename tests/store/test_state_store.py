@@ -17,9 +17,10 @@ from adumbra.schema.errors import ConflictError, InputError, NotFoundError
 from adumbra.schema.jobs import JobKind, JobQuery, JobState
 from adumbra.schema.state import EventQuery, NetworkQuery, NetworkState, NewTraining, ObservationState, PlanState
 from adumbra.store import processes
+from adumbra.store.plans import KEPT_ATTEMPTS
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.rows import plain
-from adumbra.store.state import KEPT_ATTEMPTS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, StateStore
+from adumbra.store.state import KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, StateStore
 
 Spawn = Callable[..., subprocess.Popen[str]]
 
@@ -81,27 +82,27 @@ class TestNetworks:
         running = store.begin_observation(shop, "pcap:x", "f", 1)
         store.save_training(shop, NewTraining({}, b""), 1)
         store.save_profile(shop, {}, 1)
-        plan = store.save_plan(shop, {}, 1)
-        store.record_step(plan.id, 0, {}, 1)
+        plan = store.plans.begin(shop, {}, 1)
+        store.plans.record_step(plan.id, 0, {}, 1)
         store.delete_network(shop, 200)
-        assert (store.networks(), store.unfinished_plans()) == ((other,), ())
+        assert (store.networks(), store.plans.open()) == ((other,), ())
         assert kinds(store, shop)[0] == "network.deleted"
         assert kinds(store, shop)[-1] == "network.created"
         with pytest.raises(NotFoundError, match="its network was deleted"):
             store.finish_observation(running.id, ObservationState.DONE, {}, 300)
         with pytest.raises(NotFoundError, match="its network was deleted"):
-            store.record_step(plan.id, 1, {}, 300)
+            store.plans.record_step(plan.id, 1, {}, 300)
         again = store.create_network(shop, "anew", 400)
-        assert (again.version, store.training(shop), store.profile(shop), store.plan(shop)) == (1, None, None, None)
+        assert (again.version, store.training(shop), store.profile(shop), store.plans.newest(shop)) == (1, None, None, None)
         assert (store.observations(shop), store.network_versions(shop)) == ((), ())
 
     def test_a_network_that_is_not_there_is_named_with_close_ones(self, store: StateStore, shop: str) -> None:
         acts: list[Callable[[str], object]] = [
             store.network, store.shadow, store.network_versions, store.observations, store.training, store.profile,
-            store.profiles, store.plan, store.trainings, lambda name: store.serve_training(name, 1, 1),
+            store.profiles, store.plans.of, store.mirrors.of, store.trainings, lambda name: store.serve_training(name, 1, 1),
             lambda name: store.forget_training(name, 1, 1),
             lambda name: store.update_network(name, "", 1), lambda name: store.delete_network(name, 1),
-            lambda name: store.set_network_state(name, NetworkState.READY, 1, ""), lambda name: store.save_plan(name, {}, 1),
+            lambda name: store.set_network_state(name, NetworkState.READY, 1, ""), lambda name: store.plans.begin(name, {}, 1),
             lambda name: store.begin_observation(name, "", "", 1),
             lambda name: store.save_training(name, NewTraining({}, b""), 1),
             lambda name: store.save_profile(name, {}, 1), store.calibration,
@@ -240,42 +241,42 @@ class TestTrainingsAndProfiles:
 
 class TestPlans:
     def test_outcomes_are_kept_in_the_order_in_which_they_came(self, store: StateStore, shop: str) -> None:
-        assert store.plan(shop) is None
-        plan = store.save_plan(shop, {"steps": [1, 2]}, 10)
+        assert store.plans.newest(shop) is None
+        plan = store.plans.begin(shop, {"steps": [1, 2]}, 10)
         assert (plan.state, plan.plan, plan.steps, plan.finished_ns) == (PlanState.EXECUTING, {"steps": [1, 2]}, (), None)
         for index, done in ((0, True), (1, False), (1, True)):
-            store.record_step(plan.id, index, {"done": done, "detail": ""}, 20 + index)
-        assert [p.id for p in store.unfinished_plans()] == [plan.id]
-        done = store.finish_plan(plan.id, PlanState.DONE, 30)
+            store.plans.record_step(plan.id, index, {"done": done, "detail": ""}, 20 + index)
+        assert [p.id for p in store.plans.open()] == [plan.id]
+        done = store.plans.finish(plan.id, PlanState.DONE, 30)
         assert (done.state, done.finished_ns) == (PlanState.DONE, 30)
         assert [(s.index, s.outcome["done"], s.recorded_ns) for s in done.steps] == [
             (0, True, 20),
             (1, False, 21),
             (1, True, 21),
         ]
-        assert (store.plan(shop), store.unfinished_plans()) == (done, ())
-        assert store.finish_plan(plan.id, PlanState.UNDONE, 40).state is PlanState.UNDONE
+        assert (store.plans.newest(shop), store.plans.open()) == (done, ())
+        assert store.plans.finish(plan.id, PlanState.UNDONE, 40).state is PlanState.UNDONE
         assert kinds(store)[:3] == ["plan.undone", "plan.done", "plan.begun"]
 
     def test_the_newest_plan_is_the_networks_plan(self, store: StateStore, shop: str) -> None:
-        first = store.save_plan(shop, {}, 1)
-        store.finish_plan(first.id, PlanState.FAILED, 2)
-        second = store.save_plan(shop, {}, 3)
-        newest = store.plan(shop)
+        first = store.plans.begin(shop, {}, 1)
+        store.plans.finish(first.id, PlanState.FAILED, 2)
+        second = store.plans.begin(shop, {}, 3)
+        newest = store.plans.newest(shop)
         assert newest is not None
         assert newest.id == second.id
 
     def test_attempts_are_bounded(self, store: StateStore, shop: str) -> None:
-        plan = store.save_plan(shop, {}, 1)
-        store.record_step(plan.id, 0, {"first": True}, 1)
+        plan = store.plans.begin(shop, {}, 1)
+        store.plans.record_step(plan.id, 0, {"first": True}, 1)
         for number in range(KEPT_ATTEMPTS + 3):
-            store.record_step(plan.id, 1, {"number": number}, number)
-        kept = store.unfinished_plans()[0].steps
+            store.plans.record_step(plan.id, 1, {"number": number}, number)
+        kept = store.plans.open()[0].steps
         assert [s.outcome for s in kept] == [{"first": True}, *({"number": n} for n in range(3, KEPT_ATTEMPTS + 3))]
 
     def test_a_plan_that_is_not_there(self, store: StateStore) -> None:
         with pytest.raises(NotFoundError, match="no plan 7"):
-            store.finish_plan(7, PlanState.DONE, 1)
+            store.plans.finish(7, PlanState.DONE, 1)
 
 
 class TestEvents:
@@ -308,7 +309,7 @@ def record_steps(store: StateStore, plan_id: int, ready: threading.Barrier, into
     ready.wait(10)
     try:
         for index in range(5):
-            store.record_step(plan_id, index, {}, 2)
+            store.plans.record_step(plan_id, index, {}, 2)
     except BaseException as error:  # noqa: BLE001 whoever called looks at it
         into.append(error)
 
@@ -359,7 +360,7 @@ class TestTogether:
     def test_a_deletion_and_acts_on_what_it_deletes_take_turns(self, store: StateStore, place: Path | str) -> None:
         for number in range(10):
             name = store.create_network(f"n{number}", "", 1).name
-            plan, ready = store.save_plan(name, {}, 1), threading.Barrier(2)
+            plan, ready = store.plans.begin(name, {}, 1), threading.Barrier(2)
             troubles: list[BaseException] = []
             thread = threading.Thread(target=record_steps, args=(store, plan.id, ready, troubles))
             thread.start()
@@ -367,7 +368,7 @@ class TestTogether:
             store.delete_network(name, 3)
             thread.join()
             assert all(isinstance(error, NotFoundError) for error in troubles), troubles
-        assert (store.networks(), store.unfinished_plans()) == ((), ())
+        assert (store.networks(), store.plans.open()) == ((), ())
 
     def test_processes_that_open_a_new_store_at_once_make_it_once(self, place: Path | str, spawn: Spawn) -> None:
         processes = [spawn("write_state", place, number * 100_000) for number in range(4)]
@@ -465,6 +466,6 @@ def test_jobs_and_plans_are_listed_newest_first(store: StateStore, shop: str) ->
     assert told(JobQuery((shop,))) == [2, 0]
     assert told(JobQuery(kinds=(JobKind.TRAIN,), states=(JobState.QUEUED,))) == [1]
     assert told(JobQuery(before_id=jobs[2].id, limit=1)) == [1]
-    plans = [store.save_plan(shop, {"n": n}, 1).id for n in range(3)]
-    assert [each.id for each in store.plans(shop)] == plans[::-1]
-    assert [each.id for each in store.plans(shop, 1, plans[2])] == [plans[1]]
+    plans = [store.plans.begin(shop, {"n": n}, 1).id for n in range(3)]
+    assert [each.id for each in store.plans.of(shop)] == plans[::-1]
+    assert [each.id for each in store.plans.of(shop, 1, plans[2])] == [plans[1]]

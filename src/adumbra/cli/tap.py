@@ -16,12 +16,11 @@ from adumbra.cli.session import now_ns, stop_on_signal
 from adumbra.schema.sources import Layer
 
 if TYPE_CHECKING:
+    from adumbra.http_asking import HttpAccess
     from adumbra.service.tap_control import Following
-    from adumbra.store.http_access import HttpAccess
     from adumbra.store.urls import StoreAddress
 
 TOKEN = "ADUMBRA_TOKEN"  # noqa: S105 the variable's name
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def register(root: typer.Typer) -> None:
@@ -102,11 +101,12 @@ def _without_server(
 
 def _access(url: str, token_file: Path | None, ca: Path | None, *, insecure: bool) -> HttpAccess:
     """How a server is reached. Raises InputError where its token would be sent unencrypted to another host."""
+    from adumbra.http_asking import HttpAccess
+    from adumbra.schema.addresses import is_loopback
     from adumbra.schema.errors import InputError
-    from adumbra.store.http_access import HttpAccess
 
     parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure:
+    if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not insecure:
         raise InputError(f"{parts.hostname} would be sent the token unencrypted", "give an https:// address, or --insecure")
     token = "" if token_file is not None else os.environ.get(TOKEN, "")
     if token_file is None and not token:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from adumbra.client import following, records
 from adumbra.client.access import Access, token_of_environment
-from adumbra.client.asking import Asker, Request
+from adumbra.client.asking import Asker, Request, data
 from adumbra.client.following import Progress, job_of
 from adumbra.schema.access import NewToken, NewUser, Role, TokenRecord, UserRecord
 from adumbra.schema.errors import AdumbraError, NotFoundError
@@ -127,7 +127,7 @@ class Client:
             said = self._asker.ask(
                 Request("POST", f"{_network(batch.network)}/batches", content=pack_batch(part), headers=headers)
             )
-            replaced += int(said.data()["replaced"])
+            replaced += int(data(said)["replaced"])
         return replaced
 
     def note_observation(
@@ -209,7 +209,7 @@ class Client:
         headers = {"Content-Type": _type_of(content)}
         key = secrets.token_hex(16)
         wanted = Request("POST", path, {**how, "called": str(usage)}, content=content, headers=headers, key=key)
-        return records.told(job_of, self._asker.ask(wanted).data())
+        return records.told(job_of, data(self._asker.ask(wanted)))
 
     def calibrate_from_traffic(self, name: str, measured_on: str | None = None) -> JobRecord:
         """Begins to correct the network's VMs by observed response times."""
@@ -287,7 +287,7 @@ class Client:
         }  # fmt: skip
         key = secrets.token_hex(16)
         said = self._asker.ask(Request("POST", f"{_network(name)}/whatif", json=asked, key=key))
-        told = said.data()
+        told = data(said)
         if said.status == 202:
             told = self.follow(records.told(job_of, told), tell).result
         return records.told(Answers.from_dict, told)
@@ -299,7 +299,7 @@ class Client:
         from adumbra.service.activations import Activation
 
         asked = {"provider": provider, "deactivate": deactivate}
-        told = self._asker.ask(Request("POST", f"{_network(name)}/plans/dry-run", json=asked)).data()
+        told = data(self._asker.ask(Request("POST", f"{_network(name)}/plans/dry-run", json=asked)))
         return records.told(lambda each: Activation.from_dict({**each, "carried_out": False}), told)
 
     def activate(self, name: str, provider: str = "terraform") -> JobRecord:
@@ -370,7 +370,7 @@ class Client:
 
     def _change(self, method: str, path: str, *, json: Any = None, version: int | None = None) -> Any:
         """A change, by a key of its own: asked again, it is made once."""
-        return self._asker.ask(Request(method, path, json=json, key=secrets.token_hex(16), version=version)).data()
+        return data(self._asker.ask(Request(method, path, json=json, key=secrets.token_hex(16), version=version)))
 
 
 def _network(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from adumbra.client import records
-from adumbra.client.asking import Asker, LaterError, Request
+from adumbra.client.asking import Asker, Request
 from adumbra.schema.errors import AdumbraError, ServerError
 from adumbra.schema.jobs import JobRecord, JobState
 from adumbra.schema.problems import error_of_plain
@@ -56,7 +56,7 @@ def _streamed(asker: Asker, job: JobRecord, tell: Progress) -> JobRecord:
                 if job.state.over:
                     return job
                 tell(job.share, job.doing)
-    except (LaterError, ServerError):
+    except ServerError:
         pass  # it is asked instead
     return read(asker, job.id)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from adumbra.schema.records import MetricBatch
 from adumbra.schema.sources import parse_source
 from adumbra.service.following import ObserveOptions, Progress, Vigil, follow, shadow_of, watch_of
 from adumbra.service.observations import Observation, mark_of
-from adumbra.service.sources import FILES, metered
+from adumbra.service.source_metering import FILES, metered
 from adumbra.workers import Running
 
 if TYPE_CHECKING:
@@ -90,10 +90,8 @@ def _tapped(
     client: Client, name: str, text: str, now: Callable[[], int], progress: Progress, *, options: ObserveOptions, kept: Kept
 ) -> Observation:  # fmt: skip
     from adumbra.service.tapping import TapJob, tap
-    from adumbra.store.http_access import HttpAccess
 
-    access = client.access
-    server = HttpAccess(access.url, token=access.token, token_file=access.token_file, ca=access.ca, give_up_s=2.0)
+    server = replace(client.access.http, give_up_s=2.0)
     job = TapJob(
         name, text, kept.home, (server,), options=options, host=os.uname().nodename, spool_bytes=kept.spool_bytes,
         drain_s=kept.drain_s, say=kept.say,

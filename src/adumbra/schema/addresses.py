@@ -14,6 +14,14 @@ def address_of(version: int, number: int) -> Address:
     return ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this one, by its name or address alone: nothing is looked up."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 @dataclass(frozen=True, slots=True)
 class AddressBlock:
     """The addresses from `first` up to and with `last`, as integers, of IP version 4 or 6."""

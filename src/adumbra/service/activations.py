@@ -89,16 +89,16 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
     """Finishes the plans whose process died, of networks that are owned, and gives these. One that another process works at is
     left to it; one that somebody cancelled is failed, and stays as far as it came."""
     finished = []
-    for record in workspace.state.unfinished_plans():
+    for record in workspace.state.plans.open():
         if not owned(record.network):
             continue
         try:
             with _one_at_a_time(workspace, record.network):
-                if record.id not in {each.id for each in workspace.state.unfinished_plans()}:
+                if record.id not in {each.id for each in workspace.state.plans.open()}:
                     continue  # the process that had the lock finished it
                 if _was_cancelled(workspace, record):
                     moved = NetworkState.FAILED, "the job that carried out its plan was cancelled"
-                    workspace.state.finish_plan(record.id, PlanState.FAILED, now_ns, moved)
+                    workspace.state.plans.finish(record.id, PlanState.FAILED, now_ns, moved)
                     continue
                 provider = _provider(workspace, str(record.plan["provider"]), record.network)
                 _execute(workspace, record, provider, lambda: now_ns)
@@ -128,7 +128,7 @@ def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callab
             workspace.state.set_network_state(plan.network, aim, now(), "all that the plan asks for stands as it should")
         return
     told = plan.to_dict() | {"aim": aim.value}
-    record = workspace.state.save_plan(plan.network, told, now(), f"a plan of {len(plan.steps)} steps began")
+    record = workspace.state.plans.begin(plan.network, told, now(), f"a plan of {len(plan.steps)} steps began")
     _execute(workspace, record, provider, now)
 
 
@@ -138,15 +138,15 @@ def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
     done = frozenset(step.index for step in record.steps if step.outcome["done"])
 
     def keep(index: int, outcome: StepOutcome) -> None:
-        workspace.state.record_step(record.id, index, asdict(outcome), now())
+        workspace.state.plans.record_step(record.id, index, asdict(outcome), now())
 
     try:
         execute(plan, provider, keep, done)
     except AdumbraError as error:
-        workspace.state.finish_plan(record.id, PlanState.FAILED, now(), (NetworkState.FAILED, str(error)))
+        workspace.state.plans.finish(record.id, PlanState.FAILED, now(), (NetworkState.FAILED, str(error)))
         raise
     moved = aim, f"all {len(plan.steps)} steps of the plan are done"
-    workspace.state.finish_plan(record.id, PlanState.DONE, now(), moved)
+    workspace.state.plans.finish(record.id, PlanState.DONE, now(), moved)
 
 
 def check_provider(provider: str) -> None:

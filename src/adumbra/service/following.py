@@ -21,7 +21,7 @@ from adumbra.schema.records import NANOSECONDS, Intervals, MetricBatch
 from adumbra.schema.sources import CollectorSource, Layer, SourceSpec
 from adumbra.service import replays
 from adumbra.service.networks import Network
-from adumbra.service.sources import FILES
+from adumbra.service.source_metering import FILES
 from adumbra.service.workspace import core_speed_of, machine_of
 from adumbra.shadow import Shadow
 

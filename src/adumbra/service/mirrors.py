@@ -110,7 +110,7 @@ def remove(workspace: Workspace, name: str, now: Callable[[], int], from_device:
 
     Raises InputError where there is no mirror of that device, MirrorError where the host refuses.
     """
-    records = workspace.state.mirrors(name)
+    records = workspace.state.mirrors.of(name)
     if from_device is not None:
         known = [str(record.plan["spec"]["from_device"]) for record in records]
         records = tuple(r for r in records if r.plan["spec"]["from_device"] == from_device)
@@ -122,14 +122,14 @@ def remove(workspace: Workspace, name: str, now: Callable[[], int], from_device:
 
     _may_change(workspace, "remove", name)
     with mirror.Host() as host, _one_at_a_time(workspace):
-        there = {record.id for record in workspace.state.mirrors(name)}
+        there = {record.id for record in workspace.state.mirrors.of(name)}
         in_reach_first = sorted(records, key=lambda record: not _is_here(MirrorPlan.from_dict(record.plan)))
         return tuple(_take_away(workspace, host, record, now) for record in in_reach_first if record.id in there)
 
 
 def listing(workspace: Workspace, name: str | None = None) -> tuple[Status, ...]:
     """The mirrors that are recorded, of one network or of all, each looked after. Touches nothing."""
-    if not workspace.state.mirrors(name):
+    if not workspace.state.mirrors.of(name):
         return ()
     from adumbra.tap import mirror
 
@@ -142,14 +142,14 @@ def recover(workspace: Workspace, now_ns: int) -> tuple[str, ...]:
 
     Where no mirror is recorded this is one look into the state store.
     """
-    if all(record.state is MirrorState.INSTALLED for record in workspace.state.mirrors()):
+    if all(record.state is MirrorState.INSTALLED for record in workspace.state.mirrors.of()):
         return ()
     from adumbra.tap import mirror
 
     told: list[str] = []
     try:
         with _one_at_a_time(workspace), mirror.Host() as host:
-            interrupted = (each for each in workspace.state.mirrors() if each.state is not MirrorState.INSTALLED)
+            interrupted = (each for each in workspace.state.mirrors.of() if each.state is not MirrorState.INSTALLED)
             told.extend(_finish(workspace, host, record, now_ns) for record in interrupted)
     except ConflictError:  # another process is at it
         return ()
@@ -195,7 +195,7 @@ def _plan(workspace: Workspace, host: Host, asked: _Asked, rng: random.Random) -
     from adumbra.tap import mirror
     from adumbra.tap.mirrors.plan import Others, choose_method, make_plan
 
-    plans = [MirrorPlan.from_dict(record.plan) for record in workspace.state.mirrors()]
+    plans = [MirrorPlan.from_dict(record.plan) for record in workspace.state.mirrors.of()]
     here = [plan for plan in plans if plan.place == mirror.this_place()]
     clsact = frozenset(step.device.name for plan in here for step in plan.steps if isinstance(step, Clsact))
     others = Others(tuple((plan.spec.from_device, plan.sink) for plan in here), clsact)
@@ -210,14 +210,14 @@ def _carry_out(workspace: Workspace, host: Host, plan: MirrorPlan, now: Callable
     """Keeps the plan, then makes it stand. Where a step fails what was made is taken away again, and the error raised."""
     from adumbra.tap import mirror
 
-    record = workspace.state.begin_mirror(plan.spec.network, plan.to_dict(), now())
+    record = workspace.state.mirrors.begin(plan.spec.network, plan.to_dict(), now())
     try:
         mirror.install(plan, host)
     except AdumbraError:
         _take_away(workspace, host, record, now)
         raise
     message = f"Mirrors {plan.spec.from_device} to {plan.sink} by {plan.spec.method.value}."
-    workspace.state.set_mirror_state(record.id, MirrorState.INSTALLED, now(), message)
+    workspace.state.mirrors.move(record.id, MirrorState.INSTALLED, now(), message)
     return plan
 
 
@@ -230,7 +230,7 @@ def _take_away(workspace: Workspace, host: Host, record: MirrorRecord, now: Call
     told: tuple[str, ...]
     if _is_here(plan):
         if record.state is not MirrorState.REMOVING:
-            workspace.state.set_mirror_state(record.id, MirrorState.REMOVING, now(), f"Removes the mirror of {device}.")
+            workspace.state.mirrors.move(record.id, MirrorState.REMOVING, now(), f"Removes the mirror of {device}.")
         told = mirror.remove(plan, host)
     elif mirror.still_there(plan.place):
         raise MirrorError(
@@ -239,7 +239,7 @@ def _take_away(workspace: Workspace, host: Host, record: MirrorRecord, now: Call
         )
     else:
         told = ("its network namespace was gone already",)
-    workspace.state.forget_mirror(record.id, now(), f"Removed the mirror of {device}.")
+    workspace.state.mirrors.forget(record.id, now(), f"Removed the mirror of {device}.")
     return Removed(plan, told)
 
 
@@ -256,7 +256,7 @@ def _statuses(workspace: Workspace, name: str | None, host: Host) -> tuple[Statu
 
     statuses = []
     prefixes = {}
-    for record in workspace.state.mirrors(name):
+    for record in workspace.state.mirrors.of(name):
         plan = MirrorPlan.from_dict(record.plan)
         if record.network not in prefixes:
             spec_text = workspace.state.network(record.network).spec_text

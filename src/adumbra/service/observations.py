@@ -26,7 +26,7 @@ from adumbra.service.following import (
     shadow_of,
     watch_of,
 )
-from adumbra.service.sources import FILES, metered
+from adumbra.service.source_metering import FILES, metered
 from adumbra.service.workspace import Workspace
 from adumbra.tap.replay import fingerprint
 from adumbra.workers import Running

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from adumbra.http_asking import HttpAccess
 from adumbra.metering import Metering
 from adumbra.schema.errors import AdumbraError, InputError, NotFoundError, StoreError, StoreUnavailableError
 from adumbra.schema.jobs import SourceState
@@ -34,11 +35,11 @@ from adumbra.service.following import (
 )
 from adumbra.service.networks import Network
 from adumbra.service.observations import Observation
-from adumbra.service.sources import FILES, metered
+from adumbra.service.source_metering import FILES, metered
 from adumbra.service.tap_control import Beats, Control, Following, Introduction
 from adumbra.service.tap_home import TapHome
 from adumbra.shadow import Shadow
-from adumbra.store.http_access import HttpAccess, NotLetInError
+from adumbra.store.http_access import NotLetInError
 from adumbra.store.outbox import Outbox, Patience
 from adumbra.store.protocol import MetricStore
 from adumbra.store.served import ServedConfig, ServedStore

@@ -12,7 +12,7 @@ from adumbra.schema.errors import ConflictError, ForbiddenError, InputError, Not
 from adumbra.schema.jobs import Place, SourceRecord, SourceState
 from adumbra.schema.sources import CaptureSource, ExportFileSource, FlowLogSource, SourceSpec, parse_source
 from adumbra.schema.spec import parse_spec, spec_to_dict
-from adumbra.service.sources import FILES
+from adumbra.service.source_metering import FILES
 from adumbra.service.workspace import Workspace
 from adumbra.store.shipments import NEWS_S
 

@@ -16,7 +16,7 @@ from adumbra.schema.records import NANOSECONDS, Floats, Ints
 from adumbra.service.usage_columns import shown
 from adumbra.service.usage_grid import DEFAULT_STEP_S, Grid, check_size
 from adumbra.service.usage_table import UsageTable
-from adumbra.store.http_access import HttpClient
+from adumbra.store.http_access import StoreAsker
 from adumbra.store.promql import MOST_STEPS, Api, Points
 from adumbra.store.urls import access_to, parse_stores
 
@@ -101,12 +101,12 @@ def server_name(url: str) -> str:
     return _address(url)[0]
 
 
-def _address(url: str) -> tuple[str, HttpClient]:
+def _address(url: str) -> tuple[str, StoreAsker]:
     try:
         addresses = parse_stores(f"prometheus+{url.strip()}").addresses
         if len(addresses) != 1:
             raise InputError("several")
-        return addresses[0].url, HttpClient(access_to(addresses[0], addresses[0].url))
+        return addresses[0].url, StoreAsker(access_to(addresses[0], addresses[0].url))
     except InputError as error:
         why = error.mend if "option" in error.what else "@ : / in a password are written %40 %3A %2F"
         raise InputError("the URL of the Prometheus server can't be used", f"{_GIVE}; {why}") from None

@@ -23,13 +23,11 @@ from adumbra.schema.access import (
     UserRecord,
 )
 from adumbra.schema.errors import ConflictError, NotFoundError
-from adumbra.store import rows, tables
+from adumbra.store import queries, rows, tables
 from adumbra.store.database import Database, names_subject, veiled
 from adumbra.store.names import storable
 
 _USED_EVERY_NS = 60 * 10**9
-MAX_PAGE = 1_001
-"""One more than a page of the API has, which tells that there are more."""
 MAX_TOKENS, MAX_USERS = 10_000, 10_000
 """How many are kept. Of tokens, those that hold no more make room."""
 
@@ -253,8 +251,7 @@ def _count(connection: sa.Connection, table: sa.Table) -> int:
 def _page(
     connection: sa.Connection, table: sa.Table, limit: int, before_id: int | None, *where: sa.ColumnElement[bool]
 ) -> list[sa.Row[Any]]:
-    query = sa.select(table).where(*where).order_by(table.c.id.desc()).limit(min(limit, MAX_PAGE))
-    return list(connection.execute(query if before_id is None else query.where(table.c.id < before_id)))
+    return list(connection.execute(queries.page(sa.select(table).where(*where), table, limit, before_id)))
 
 
 def _by_id(connection: sa.Connection, table: sa.Table, number: int, what: str) -> sa.Row[Any]:

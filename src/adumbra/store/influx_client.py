@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import ipaddress
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
+from adumbra.http_asking import TELLING_BYTES, Answer, HttpAccess
+from adumbra.schema.addresses import is_loopback
 from adumbra.schema.errors import InputError, StoreError, StoreUnavailableError
-from adumbra.store.http_access import TELLING_BYTES, Answer, HttpAccess, HttpClient
+from adumbra.store.http_access import StoreAsker
 from adumbra.store.influxql import Table, identifier, read_answer
 from adumbra.store.tally import Refusals, SendCounters, Tally
 
@@ -66,15 +67,7 @@ class InfluxConfig:
 
     @property
     def compresses(self) -> bool:
-        return not _is_here(self.access.url) if self.gzip is None else self.gzip
-
-
-def _is_here(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return not is_loopback(self.access.parts.hostname or "") if self.gzip is None else self.gzip
 
 
 class InfluxClient:
@@ -84,7 +77,7 @@ class InfluxClient:
         self.config = config
         self._tally = Tally()
         self._refusals = Refusals(self._tally, config.access.url, clock)
-        self._client = HttpClient(replace(config.access, auth_scheme="Token"), lambda: self._tally.count(retries=1))
+        self._client = StoreAsker(replace(config.access, auth_scheme="Token"), lambda: self._tally.count(retries=1))
         self._read_url = config.access.joined(config.read)
 
     def __enter__(self) -> Self:

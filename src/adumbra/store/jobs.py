@@ -7,13 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import ConflictError, NotFoundError
+from adumbra.schema.errors import ConflictError
 from adumbra.schema.jobs import JobKind, JobQuery, JobRecord, JobState
 from adumbra.store import queries, rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
 from adumbra.store.processes import has_died, this_process
-from adumbra.store.statements import find, find_kept, held, note
+from adumbra.store.statements import find, find_kept, held, note, numbered, of_networks
 
 KEPT_JOBS, MAX_QUEUED, MAX_ATTEMPTS = 200, 50, 3
 """How many jobs of a network are kept, how many may wait, and how often one whose process dies is begun."""
@@ -46,14 +46,11 @@ class JobStore:
         with self._database.reading(f"read job {number}") as connection:
             return _job(_find(connection, number))
 
-    def of(self, network: str, limit: int = 100, before_id: int | None = None) -> tuple[JobRecord, ...]:
-        """A network's jobs, newest first; `before_id` pages on."""
+    def of(self, network: str, limit: int = 100) -> tuple[JobRecord, ...]:
+        """A network's newest jobs, newest first. Raises InputError for a limit that isn't one."""
         with self._database.reading(f"list the jobs of {network}") as connection:
-            table = tables.jobs
-            query = _jobs().where(table.c.network_id == find(connection, network).id).order_by(table.c.id.desc()).limit(limit)
-            return tuple(
-                _job(row) for row in connection.execute(query if before_id is None else query.where(table.c.id < before_id))
-            )
+            find(connection, network)
+            return tuple(_job(row) for row in queries.jobs(connection, JobQuery((network,), limit=limit)))
 
     def listing(self, query: JobQuery) -> tuple[JobRecord, ...]:
         """Jobs of some networks, or of all, newest first. Raises InputError for a limit that isn't one."""
@@ -63,7 +60,7 @@ class JobStore:
     def open(self, kind: JobKind | None = None) -> tuple[JobRecord, ...]:
         """The jobs of all networks that wait or are worked on, oldest first."""
         with self._database.reading("list the jobs that are not over") as connection:
-            query = _jobs().where(tables.jobs.c.state.in_(_OPEN)).order_by(tables.jobs.c.id)
+            query = of_networks(tables.jobs).where(tables.jobs.c.state.in_(_OPEN)).order_by(tables.jobs.c.id)
             return tuple(
                 _job(row)
                 for row in connection.execute(query if kind is None else query.where(tables.jobs.c.kind == kind.value))
@@ -128,7 +125,9 @@ class JobStore:
         table = tables.jobs
         told = []
         with self._database.writing("look for interrupted jobs") as connection:
-            running = held(connection, _jobs().where(table.c.state == JobState.RUNNING.value).order_by(table.c.id), table)
+            running = held(
+                connection, of_networks(tables.jobs).where(table.c.state == JobState.RUNNING.value).order_by(table.c.id), table
+            )
             for row in running:
                 if not has_died(row.process, other_hosts=not self._database.on_one_host) and not left(_job(row)):
                     continue
@@ -146,15 +145,8 @@ class JobStore:
         return tuple(told)
 
 
-def _jobs() -> sa.Select[Any]:
-    return sa.select(tables.jobs, tables.networks.c.name.label("network")).join(tables.networks)
-
-
 def _find(connection: sa.Connection, number: int) -> sa.Row[Any]:
-    row = connection.execute(_jobs().where(tables.jobs.c.id == number)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no job {number}", "its network was deleted, or newer jobs took its place")
-    return row
+    return numbered(connection, tables.jobs, number, "job", "its network was deleted, or newer jobs took its place")
 
 
 def _job(row: sa.Row[Any]) -> JobRecord:

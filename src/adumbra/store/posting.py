@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from adumbra.http_asking import Answer
 from adumbra.schema.errors import StoreUnavailableError
-from adumbra.store.http_access import Answer, HttpClient
+from adumbra.store.http_access import StoreAsker
 from adumbra.store.remote_write import HEADERS, Request, encode, halves
 from adumbra.store.tally import Refusals, Tally
 
@@ -28,7 +29,7 @@ _PARTIAL = ("err-mimir", "err-cortex", "ingester")
 class Poster:
     """Posts to one address. Threads may share it."""
 
-    def __init__(self, client: HttpClient, url: str, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: StoreAsker, url: str, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._url, self._tally = client, url, tally
         self._refusals = Refusals(tally, url, clock)
 

@@ -118,7 +118,7 @@ def _reach(trial: _Trial) -> Probe:
 
 def version(address: StoreAddress) -> str:
     """What the server calls itself. Raises StoreError where it can't be reached."""
-    from adumbra.store.http_access import HttpClient
+    from adumbra.store.http_access import StoreAsker
 
     if address.kind is Kind.ADUMBRA:
         from adumbra.store.served import ServedConfig, ServedStore
@@ -129,7 +129,7 @@ def version(address: StoreAddress) -> str:
     url = influx_database(address.url)[0] if influx else address.url
     read = address.options.get("read", "/prometheus" if address.kind is Kind.MIMIR else "")
     access = access_to(address, url)
-    with HttpClient(access) as client:
+    with StoreAsker(access) as client:
         if influx:
             answer = client.ask("GET", access.joined("/ping"))
             told = next((value for name, value in answer.headers.items() if name.lower() == "x-influxdb-version"), "")

@@ -13,11 +13,12 @@ from typing import Self
 
 import structlog
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import InputError, StoreError
 from adumbra.schema.records import MetricBatch, Origin, Series, SeriesQuery
 from adumbra.store.accumulate import Accumulator
 from adumbra.store.batches import check_batch
-from adumbra.store.http_access import HttpAccess, HttpClient
+from adumbra.store.http_access import StoreAsker
 from adumbra.store.posting import Poster
 from adumbra.store.prepared import Prepared
 from adumbra.store.promql import Api
@@ -58,7 +59,7 @@ class PrometheusStore:
         self.abilities = Abilities(replaces=False, deletes=False)
         """`deletes` as was last seen: on opening, and whenever a network is deleted."""
         self._tally = Tally()
-        self._client = HttpClient(config.access, lambda: self._tally.count(retries=1))
+        self._client = StoreAsker(config.access, lambda: self._tally.count(retries=1))
         self._poster = Poster(self._client, config.access.joined(config.write), self._tally)
         self._reader = Reader(Api(self._client, config.access.joined(config.read)))
         self._totals = Accumulator()

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
+from adumbra.http_asking import Answer
 from adumbra.schema.errors import StoreError
 from adumbra.schema.records import Floats, Ints
-from adumbra.store.http_access import Answer, HttpClient, TryLaterError
+from adumbra.store.http_access import StoreAsker, TryLaterError
 
 MOST_STEPS = 11_000
 """The most points of a series that Prometheus gives in one answer."""
@@ -39,7 +40,7 @@ class Points:
 class Api:
     """The query API at an address (which `/api/v1/...` follows). Raises StoreError for answers that aren't of its form."""
 
-    def __init__(self, client: HttpClient, url: str) -> None:
+    def __init__(self, client: StoreAsker, url: str) -> None:
         self._client, self._url = client, url
         self._patience_s = min(_PATIENCE_S, client.access.give_up_s)  # somebody may be waiting
 

@@ -12,6 +12,7 @@ from adumbra.schema.jobs import JobQuery
 from adumbra.schema.state import EventQuery, EventRecord, NetworkQuery, NetworkRecord
 from adumbra.store import rows, tables
 from adumbra.store.names import storable
+from adumbra.store.statements import of_networks
 
 MAX_ANSWERED = 1_001
 """The most of a page, and one more, by which is told whether another follows."""
@@ -55,25 +56,21 @@ def newest_event(connection: sa.Connection) -> int:
 
 def jobs(connection: sa.Connection, query: JobQuery) -> Sequence[sa.Row[Any]]:
     """Rows of jobs with their network's name, newest first."""
-    table, named = tables.jobs, tables.networks.c.name
-    chosen = sa.select(table, named.label("network")).join(tables.networks)
-    chosen = chosen.order_by(table.c.id.desc()).limit(_limit(query.limit))
+    table = tables.jobs
+    chosen = page(of_networks(table), table, query.limit, query.before_id)
     if query.networks is not None:
-        chosen = chosen.where(named.in_(query.networks))
+        chosen = chosen.where(tables.networks.c.name.in_(query.networks))
     if query.kinds:
         chosen = chosen.where(table.c.kind.in_([kind.value for kind in query.kinds]))
     if query.states:
         chosen = chosen.where(table.c.state.in_([state.value for state in query.states]))
-    if query.before_id is not None:
-        chosen = chosen.where(table.c.id < query.before_id)
     return connection.execute(chosen).all()
 
 
-def plan_ids(connection: sa.Connection, network_id: int, limit: int, before_id: int | None) -> Sequence[int]:
-    """The numbers of a network's plans, newest first."""
-    table = tables.plans
-    chosen = sa.select(table.c.id).where(table.c.network_id == network_id).order_by(table.c.id.desc()).limit(_limit(limit))
-    return connection.scalars(chosen if before_id is None else chosen.where(table.c.id < before_id)).all()
+def page(chosen: sa.Select[Any], table: sa.Table, limit: int, before_id: int | None) -> sa.Select[Any]:
+    """What is chosen of a table, newest first: `limit` at most, of those before a number. Raises InputError for no limit."""
+    newest = chosen.order_by(table.c.id.desc()).limit(_limit(limit))
+    return newest if before_id is None else newest.where(table.c.id < before_id)
 
 
 def _of_kind(column: sa.ColumnElement[str], kind: str) -> sa.ColumnElement[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,16 +11,11 @@ import sqlalchemy as sa
 from adumbra.schema.state import (
     CalibrationRecord,
     EventRecord,
-    MirrorRecord,
-    MirrorState,
     NetworkRecord,
     NetworkState,
     ObservationRecord,
     ObservationState,
-    PlanRecord,
-    PlanState,
     ProfileRecord,
-    StepRecord,
     TrainingRecord,
     TrainingVersion,
 )
@@ -102,15 +97,6 @@ def calibration(name: str, row: sa.Row[Any]) -> CalibrationRecord:
 
 def profile(name: str, row: sa.Row[Any]) -> ProfileRecord:
     return ProfileRecord(name, row.version, row.profile, row.created_ns)
-
-
-def plan(row: sa.Row[Any], steps: Iterable[sa.Row[Any]]) -> PlanRecord:
-    outcomes = tuple(StepRecord(step.step_index, step.outcome, step.recorded_ns) for step in steps)
-    return PlanRecord(row.id, row.network, PlanState(row.state), row.plan, outcomes, row.created_ns, row.finished_ns)
-
-
-def mirror(row: sa.Row[Any]) -> MirrorRecord:
-    return MirrorRecord(row.id, row.network, MirrorState(row.state), row.plan, row.created_ns, row.updated_ns)
 
 
 def event(row: sa.Row[Any]) -> EventRecord:

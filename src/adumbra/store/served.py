@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError, StoreError
 from adumbra.schema.records import MetricBatch, Origin, Series, SeriesQuery
 from adumbra.store.batch_bytes import MEDIA_TYPE, MOST_BYTES, pack_batch, unpack_series
 from adumbra.store.batches import check_batch
-from adumbra.store.http_access import HttpAccess
 from adumbra.store.prepared import Prepared
 from adumbra.store.protocol import Abilities
 from adumbra.store.served_access import Servers, Wanted

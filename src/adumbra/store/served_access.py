@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
+from adumbra.http_asking import TELLING_BYTES, Answer, HttpAccess
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError, StoreError, StoreUnavailableError
-from adumbra.store.http_access import TELLING_BYTES, Answer, HttpAccess, HttpClient
+from adumbra.store.http_access import StoreAsker
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Servers:
     def __init__(self, accesses: Sequence[HttpAccess], on_retry: Callable[[], None] = lambda: None) -> None:
         if not accesses:
             raise ValueError("there is no server to ask; give one at least")
-        self._clients = tuple(HttpClient(access, on_retry) for access in accesses)
+        self._clients = tuple(StoreAsker(access, on_retry) for access in accesses)
         self._turn = threading.Lock()
         self._at = 0
         self._opened = ExitStack()
@@ -109,7 +110,7 @@ class Servers:
             return client.told(answer) or "nothing that can be read", ""
         return client.hidden(title), client.hidden(detail)
 
-    def _asked(self, client: HttpClient, wanted: Wanted) -> Answer:
+    def _asked(self, client: StoreAsker, wanted: Wanted) -> Answer:
         headers = {"Accept": "application/json, */*"}
         if wanted.content is not None:
             headers["Content-Type"] = wanted.media_type

@@ -7,12 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import ConflictError, NotFoundError
+from adumbra.schema.errors import ConflictError
 from adumbra.schema.jobs import Place, SourceRecord, SourceState
 from adumbra.store import rows, tables
 from adumbra.store.database import Database, names_subject
 from adumbra.store.names import storable
-from adumbra.store.statements import find, find_kept, note
+from adumbra.store.statements import DELETED, find, find_kept, note, numbered, of_networks
 
 MAX_SOURCES = 64
 """Sources of one network that are not over."""
@@ -33,7 +33,7 @@ class SourceStore:
         """A source that is to be observed from now on. Raises ConflictError where there are MAX_SOURCES, or that one is."""
         with self._database.writing(f"add a source to {network}") as connection:
             owner, table = find_kept(connection, network), tables.sources
-            there = _sources().where(table.c.network_id == owner.id, table.c.state.in_(_OPEN))
+            there = of_networks(tables.sources).where(table.c.network_id == owner.id, table.c.state.in_(_OPEN))
             going = list(connection.execute(there))
             if len(going) >= MAX_SOURCES:
                 raise ConflictError(f"{network} has {len(going)} sources", "stop some of them first")
@@ -58,13 +58,17 @@ class SourceStore:
         """A network's sources, newest first."""
         with self._database.reading(f"list the sources of {network}") as connection:
             table = tables.sources
-            query = _sources().where(table.c.network_id == find(connection, network).id).order_by(table.c.id.desc())
+            query = (
+                of_networks(tables.sources)
+                .where(table.c.network_id == find(connection, network).id)
+                .order_by(table.c.id.desc())
+            )
             return tuple(_source(row) for row in connection.execute(query))
 
     def open(self, place: Place | None = None) -> tuple[SourceRecord, ...]:
         """The sources of all networks that are observed or to be, oldest first."""
         with self._database.reading("list the sources") as connection:
-            query = _sources().where(tables.sources.c.state.in_(_OPEN)).order_by(tables.sources.c.id)
+            query = of_networks(tables.sources).where(tables.sources.c.state.in_(_OPEN)).order_by(tables.sources.c.id)
             if place is not None:
                 query = query.where(tables.sources.c.place == place.value)
             return tuple(_source(row) for row in connection.execute(query))
@@ -98,15 +102,8 @@ class SourceStore:
             connection.execute(sa.update(table).where(table.c.id == number).values(trouble=storable(trouble)[:2000]))
 
 
-def _sources() -> sa.Select[Any]:
-    return sa.select(tables.sources, tables.networks.c.name.label("network")).join(tables.networks)
-
-
 def _find(connection: sa.Connection, number: int) -> sa.Row[Any]:
-    row = connection.execute(_sources().where(tables.sources.c.id == number)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no source {number}", "its network was deleted; create the network again")
-    return row
+    return numbered(connection, tables.sources, number, "source", DELETED)
 
 
 def _source(row: sa.Row[Any]) -> SourceRecord:

@@ -11,14 +11,11 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import ConflictError, InputError, NotFoundError, PreconditionError
-from adumbra.schema.life import check_move
+from adumbra.schema.errors import ConflictError, InputError, PreconditionError
 from adumbra.schema.state import (
     CalibrationRecord,
     EventQuery,
     EventRecord,
-    MirrorRecord,
-    MirrorState,
     NetworkQuery,
     NetworkRecord,
     NetworkState,
@@ -26,8 +23,6 @@ from adumbra.schema.state import (
     NewTraining,
     ObservationRecord,
     ObservationState,
-    PlanRecord,
-    PlanState,
     ProfileRecord,
     SavedTraining,
     ShadowRecord,
@@ -39,24 +34,36 @@ from adumbra.store import queries, rows, tables, trainings
 from adumbra.store.access import AccessStore
 from adumbra.store.database import Database, names_subject
 from adumbra.store.jobs import JobStore
+from adumbra.store.mirrors import MirrorStore
 from adumbra.store.names import storable
+from adumbra.store.plans import PlanStore
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.shipments import ShipmentStore
 from adumbra.store.sources import SourceStore
-from adumbra.store.statements import find, find_kept, hanging_on, held, next_version, note, set_network
+from adumbra.store.statements import (
+    DELETED,
+    find,
+    find_kept,
+    hanging_on,
+    held,
+    move,
+    next_version,
+    note,
+    numbered,
+    of_networks,
+    set_network,
+)
 
 MAX_EVENTS_ANSWERED = 1_000
-MAX_MIRRORS = 64
-"""Mirrors of one network."""
-KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_PLANS, KEPT_ATTEMPTS = 10_000, 100, 20, 20, 100, 20
-"""How many are kept of each network (of attempts: of each step); older ones are removed as new ones come."""
+KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES = 10_000, 100, 20, 20
+"""How many are kept of each network; older ones are removed as new ones come."""
 
 
 class StateStore:
-    """Networks, shadows, observations, trainings, profiles, plans and events. Opened by `with`; threads may share it.
+    """Networks, shadows, observations, trainings, profiles and events. Opened by `with`; threads may share it.
 
-    access, jobs, sources, shipments: the rooms of those who may act, of work, of sources to be observed and of what their taps
-    told of, in the same database.
+    access, jobs, plans, mirrors, sources, shipments: the rooms of those who may act, of work, of plans and their steps, of
+    mirrors on hosts, of sources to be observed and of what their taps told of, in the same database.
 
     Times are ns since the epoch. Mappings must be plain JSON data; NumPy scalars and tuples are turned into it, and a NaN
     into null. Every method raises StoreError when the database fails, and NotFoundError for a network that isn't there.
@@ -67,6 +74,8 @@ class StateStore:
         self.database = Database(url_or_path)
         self.access = AccessStore(self.database)
         self.jobs = JobStore(self.database)
+        self.plans = PlanStore(self.database)
+        self.mirrors = MirrorStore(self.database)
         self.sources = SourceStore(self.database)
         self.shipments = ShipmentStore(self.database)
         self._writing, self._reading = self.database.writing, self.database.reading
@@ -171,7 +180,7 @@ class StateStore:
             message = f"Updated the network {name} to version {old.version + 1}."
             note(connection, now_ns, name, "network.updated", message, version=old.version + 1)
             if old.state == NetworkState.READY.value and old.spec_text != spec_text:
-                _move(connection, old, NetworkState.SHADOWING, now_ns, "its spec changed, and its profile is of the old one")
+                move(connection, old, NetworkState.SHADOWING, now_ns, "its spec changed, and its profile is of the old one")
             names_subject(f"network/{name}")
             return rows.network(find(connection, name))
 
@@ -184,7 +193,7 @@ class StateStore:
     def set_network_state(self, name: str, state: NetworkState, now_ns: int, reason: str) -> NetworkRecord:
         """Moves the network to a state, for a reason that its event tells. Raises ConflictError for a move that there isn't."""
         with self._writing(f"set the state of {name}") as connection:
-            _move(connection, find(connection, name), state, now_ns, reason)
+            move(connection, find(connection, name), state, now_ns, reason)
             return rows.network(find(connection, name))
 
     def delete_network(self, name: str, now_ns: int) -> None:
@@ -323,7 +332,7 @@ class StateStore:
             names_subject(f"profile/{network}/{version}")
             note(connection, now_ns, network, "profile.saved", f"Made profile version {version}.", version=version)
             if was is not None and owner.state == NetworkState.SHADOWING.value:
-                _move(connection, owner, NetworkState.READY, now_ns, "it has a profile to activate")
+                move(connection, owner, NetworkState.READY, now_ns, "it has a profile to activate")
             return rows.profile(network, hanging_on(connection, table, owner.id, 1)[0])
 
     def profile(self, network: str) -> ProfileRecord | None:
@@ -337,105 +346,6 @@ class StateStore:
         with self._reading(f"list the profiles of {network}") as connection:
             found = hanging_on(connection, tables.profiles, find(connection, network).id, KEPT_PROFILES)
             return tuple(rows.profile(network, row) for row in found)
-
-    # Plans
-
-    def save_plan(self, network: str, plan_json: Mapping[str, Any], now_ns: int, reason: str = "") -> PlanRecord:
-        """Keeps a plan that is about to be carried out. reason: for which the network is activating with it; "": it isn't."""
-        with self._writing(f"save a plan of {network}") as connection:
-            owner, table = find(connection, network), tables.plans
-            state = PlanState.EXECUTING.value
-            plan_id = rows.insert(
-                connection, table, network_id=owner.id, state=state, plan=rows.plain(plan_json), created_ns=now_ns
-            )
-            rows.keep_newest(connection, table, KEPT_PLANS, (state,), network_id=owner.id)
-            note(connection, now_ns, network, "plan.begun", f"Began to carry out plan {plan_id}.", id=plan_id)
-            if reason:
-                _move(connection, owner, NetworkState.ACTIVATING, now_ns, reason)
-            return _plan(connection, _find_plan(connection, plan_id))
-
-    def record_step(self, plan_id: int, index: int, outcome_json: Mapping[str, Any], now_ns: int) -> None:
-        """Adds what came of an attempt at a step. Raises NotFoundError where the plan isn't there (any more)."""
-        with self._writing(f"record step {index} of plan {plan_id}") as connection:
-            _find_plan(connection, plan_id)
-            rows.insert(
-                connection, tables.plan_steps, plan_id=plan_id, step_index=index, outcome=rows.plain(outcome_json),
-                recorded_ns=now_ns,
-            )  # fmt: skip
-            rows.keep_newest(connection, tables.plan_steps, KEPT_ATTEMPTS, plan_id=plan_id, step_index=index)
-
-    def finish_plan(
-        self, plan_id: int, state: PlanState, now_ns: int, moved: tuple[NetworkState, str] | None = None
-    ) -> PlanRecord:
-        """Notes how a plan ended, or that it was undone later. moved: the state that its network comes to by that, and the
-        reason. Raises NotFoundError where it isn't there (any more).
-        """
-        with self._writing(f"finish the plan {plan_id}") as connection:
-            network = _find_plan(connection, plan_id).network
-            table, to = tables.plans, PlanState(state).value
-            connection.execute(sa.update(table).where(table.c.id == plan_id).values(state=to, finished_ns=now_ns))
-            note(connection, now_ns, network, f"plan.{to}", f"Plan {plan_id} is {to}.", id=plan_id)
-            if moved is not None:
-                _move(connection, find(connection, network), moved[0], now_ns, moved[1])
-            return _plan(connection, _find_plan(connection, plan_id))
-
-    def plan(self, network: str) -> PlanRecord | None:
-        """The network's newest plan with the outcomes of its steps; None where there is none."""
-        with self._reading(f"read the plan of {network}") as connection:
-            newest = hanging_on(connection, tables.plans, find(connection, network).id, 1)
-            return _plan(connection, _find_plan(connection, newest[0].id)) if newest else None
-
-    def plans(self, network: str, limit: int = 100, before_id: int | None = None) -> tuple[PlanRecord, ...]:
-        """The network's plans that are kept, newest first; `before_id` pages on."""
-        with self._reading(f"list the plans of {network}") as connection:
-            found = queries.plan_ids(connection, find(connection, network).id, limit, before_id)
-            return tuple(_plan(connection, _find_plan(connection, plan_id)) for plan_id in found)
-
-    def unfinished_plans(self) -> tuple[PlanRecord, ...]:
-        """The plans of all networks noted as executing, oldest first."""
-        with self._reading("look for unfinished plans") as connection:
-            table = tables.plans
-            executing = sa.select(table.c.id).where(table.c.state == PlanState.EXECUTING.value).order_by(table.c.id)
-            return tuple(_plan(connection, _find_plan(connection, plan_id)) for plan_id in connection.scalars(executing).all())
-
-    # Mirrors
-
-    def begin_mirror(self, network: str, plan_json: Mapping[str, Any], now_ns: int) -> MirrorRecord:
-        """Keeps the plan of a mirror that is about to be installed. Raises ConflictError where there are MAX_MIRRORS."""
-        with self._writing(f"begin a mirror of {network}") as connection:
-            owner, table = find(connection, network), tables.mirrors
-            there = connection.scalar(sa.select(sa.func.count()).where(table.c.network_id == owner.id)) or 0
-            if there >= MAX_MIRRORS:
-                raise ConflictError(f"{network} has {there} mirrors", "remove some with `adumbra mirror remove`")
-            mirror_id = rows.insert(
-                connection, table, network_id=owner.id, state=MirrorState.INSTALLING.value, plan=rows.plain(plan_json),
-                created_ns=now_ns, updated_ns=now_ns,
-            )  # fmt: skip
-            return rows.mirror(_find_mirror(connection, mirror_id))
-
-    def set_mirror_state(self, mirror_id: int, state: MirrorState, now_ns: int, message: str) -> MirrorRecord:
-        """Notes how far a mirror is, with an event. Raises NotFoundError where it isn't there (any more)."""
-        with self._writing(f"set the state of mirror {mirror_id}") as connection:
-            network, table = _find_mirror(connection, mirror_id).network, tables.mirrors
-            new = {"state": state.value, "updated_ns": now_ns}
-            connection.execute(sa.update(table).where(table.c.id == mirror_id).values(**new))
-            note(connection, now_ns, network, f"mirror.{state.value}", message, id=mirror_id)
-            return rows.mirror(_find_mirror(connection, mirror_id))
-
-    def forget_mirror(self, mirror_id: int, now_ns: int, message: str) -> None:
-        """Removes the record of a mirror of which nothing stands any more, with an event."""
-        with self._writing(f"forget mirror {mirror_id}") as connection:
-            network, table = _find_mirror(connection, mirror_id).network, tables.mirrors
-            connection.execute(sa.delete(table).where(table.c.id == mirror_id))
-            note(connection, now_ns, network, "mirror.removed", message, id=mirror_id)
-
-    def mirrors(self, network: str | None = None) -> tuple[MirrorRecord, ...]:
-        """The mirrors of a network, or of all (None), oldest first."""
-        query = _mirrors()
-        with self._reading("list the mirrors") as connection:
-            if network is not None:
-                query = query.where(tables.mirrors.c.network_id == find(connection, network).id)
-            return tuple(rows.mirror(row) for row in connection.execute(query.order_by(tables.mirrors.c.id)))
 
     # Events
 
@@ -466,26 +376,12 @@ class StateStore:
             return queries.newest_event(connection)
 
 
-def _move(connection: sa.Connection, network: sa.Row[Any], state: NetworkState, now_ns: int, reason: str) -> None:
-    """Moves a network to a state, with the event of it. Raises ConflictError for a move that there isn't."""
-    check_move(network.name, NetworkState(network.state), state)
-    set_network(connection, network.id, state=state.value, updated_ns=now_ns)
-    message = f"The network {network.name} is {state.value} (was {network.state}): {reason}"
-    note(connection, now_ns, network.name, "network.state", message, was=network.state, state=state.value, reason=reason)
-
-
 def _observations(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    table = tables.observations
-    joined = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks)
-    return joined.where(condition).order_by(table.c.id.desc())
+    return of_networks(tables.observations).where(condition).order_by(tables.observations.c.id.desc())
 
 
 def _find_observation(connection: sa.Connection, observation_id: int) -> sa.Row[Any]:
-    query = _observations(tables.observations.c.id == observation_id)
-    row = held(connection, query, tables.observations).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no observation {observation_id}", "its network was deleted; create the network again")
-    return row
+    return numbered(connection, tables.observations, observation_id, "observation", DELETED)
 
 
 def _end_observation(
@@ -497,28 +393,3 @@ def _end_observation(
     message = f"The observation of {found.source} is {state.value}."
     note(connection, now_ns, found.network, f"observation.{state.value}", message, id=found.id)
     return rows.observation(_find_observation(connection, found.id))
-
-
-def _find_plan(connection: sa.Connection, plan_id: int) -> sa.Row[Any]:
-    table = tables.plans
-    query = sa.select(table, tables.networks.c.name.label("network")).join(tables.networks).where(table.c.id == plan_id)
-    row = held(connection, query, table).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no plan {plan_id}", "its network was deleted; create the network again")
-    return row
-
-
-def _mirrors() -> sa.Select[Any]:
-    return sa.select(tables.mirrors, tables.networks.c.name.label("network")).join(tables.networks)
-
-
-def _find_mirror(connection: sa.Connection, mirror_id: int) -> sa.Row[Any]:
-    row = held(connection, _mirrors().where(tables.mirrors.c.id == mirror_id), tables.mirrors).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no mirror {mirror_id}", "`adumbra mirror list` shows those that there are")
-    return row
-
-
-def _plan(connection: sa.Connection, row: sa.Row[Any]) -> PlanRecord:
-    steps = tables.plan_steps
-    return rows.plan(row, connection.execute(sa.select(steps).where(steps.c.plan_id == row.id).order_by(steps.c.id)))

@@ -6,11 +6,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from adumbra.schema.errors import ConflictError, UnknownNetworkError
+from adumbra.schema.errors import ConflictError, NotFoundError, UnknownNetworkError
+from adumbra.schema.life import check_move
 from adumbra.schema.state import NetworkState
 from adumbra.store import rows, tables
 from adumbra.store.names import storable, suggest
 
+DELETED = "its network was deleted; create the network again"
+"""What to do where something that hangs on a network is there no more."""
 KEPT_EVENTS = 10_000
 """How many are kept of each network; older ones are removed as new ones come."""
 
@@ -43,6 +46,19 @@ def find_kept(connection: sa.Connection, name: str) -> sa.Row[Any]:
     return row
 
 
+def of_networks(table: sa.Table) -> sa.Select[Any]:
+    """The rows of a table that hang on networks, each with `network`, the name of its one."""
+    return sa.select(table, tables.networks.c.name.label("network")).join(tables.networks)
+
+
+def numbered(connection: sa.Connection, table: sa.Table, number: int, what: str, mend: str) -> sa.Row[Any]:
+    """The row of that number, as of_networks gives it, held. Raises NotFoundError, which calls it `what`."""
+    row = held(connection, of_networks(table).where(table.c.id == number), table).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no {what} {number}", mend)
+    return row
+
+
 def set_network(connection: sa.Connection, network_id: int, **values: object) -> None:
     """Changes a network's row."""
     connection.execute(sa.update(tables.networks).where(tables.networks.c.id == network_id).values(**values))
@@ -69,3 +85,11 @@ def next_version(connection: sa.Connection, table: sa.Table, network_id: int) ->
     """The number after the largest that is there."""
     newest = connection.scalar(sa.select(sa.func.max(table.c.version)).where(table.c.network_id == network_id))
     return (newest or 0) + 1
+
+
+def move(connection: sa.Connection, network: sa.Row[Any], state: NetworkState, now_ns: int, reason: str) -> None:
+    """Moves a network to a state, with the event of it. Raises ConflictError for a move that there isn't."""
+    check_move(network.name, NetworkState(network.state), state)
+    set_network(connection, network.id, state=state.value, updated_ns=now_ns)
+    message = f"The network {network.name} is {state.value} (was {network.state}): {reason}"
+    note(connection, now_ns, network.name, "network.state", message, was=network.state, state=state.value, reason=reason)

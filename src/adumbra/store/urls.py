@@ -19,7 +19,7 @@ from adumbra.schema.units import parse_duration_s
 from adumbra.store.names import suggest
 
 if TYPE_CHECKING:
-    from adumbra.store.http_access import HttpAccess
+    from adumbra.http_asking import HttpAccess
     from adumbra.store.protocol import RemoteStore
 
 VARIABLE = "ADUMBRA_STORE"
@@ -152,7 +152,7 @@ def influx_database(url: str) -> tuple[str, str]:
 
 def access_to(address: StoreAddress, url: str) -> HttpAccess:
     """How a remote store is reached."""
-    from adumbra.store.http_access import HttpAccess
+    from adumbra.http_asking import HttpAccess
 
     options = address.options
     told: dict[str, Any] = {name: Path(options[name]) for name in ("token_file", "ca", "cert", "key") if name in options}

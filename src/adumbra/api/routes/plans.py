@@ -27,7 +27,7 @@ router = APIRouter(prefix="/networks/{name}", tags=["plans"])
 
 @router.get("/plan", summary="The newest plan that was carried out, or is")
 def show(name: NetworkName, at: At, who: Viewer) -> KeptPlanOut:
-    found = at.workspace.state.plan(name)
+    found = at.workspace.state.plans.newest(name)
     if found is None:
         raise NotFoundError(f"no plan of {name} was carried out yet", "activate it, or POST to plans/dry-run for a plan")
     return _kept(found)
@@ -35,7 +35,7 @@ def show(name: NetworkName, at: At, who: Viewer) -> KeptPlanOut:
 
 @router.get("/plans", summary="The plans that were carried out, newest first")
 def listing(name: NetworkName, at: At, who: Viewer, limit: Limit = DEFAULT_LIMIT, after: AfterId = None) -> Page[KeptPlanOut]:
-    found = at.workspace.state.plans(name, limit + 1, id_after(after))
+    found = at.workspace.state.plans.of(name, limit + 1, id_after(after))
     these, following = page(found, limit, lambda record: record.id)
     return Page(items=[_kept(each) for each in these], next=following)
 
