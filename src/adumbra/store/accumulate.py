@@ -49,8 +49,8 @@ class Accumulator:
         """The batch with totals in place of counts, on from the batch before of the same network and origin.
 
         The totals begin anew where the source is another, or the batch begins before the last one's end. A batch that tells
-        what was counted before it goes on from that, whatever was added here: the same batch always becomes the same totals, also in
-        another process, with a base where what goes before isn't known to be the same here.
+        what was counted before it goes on from that, whatever was added here: the same batch always becomes the same totals,
+        also in another process, with a base where what goes before isn't known to be the same here.
         """
         key = (batch.network, batch.origin)
         before = self._running.get(key)
