@@ -118,7 +118,8 @@ def run(running: Running, listening: Listening) -> None:
 
     def answering() -> None:
         if not asked.is_set():
-            daemon.start()  # not before: as it starts, NiceGUI looks through all objects, which breaks tuples being made by threads
+            # Not before: as it starts, NiceGUI looks through all objects, and a tuple that another thread makes then fails.
+            daemon.start()
         running.answering()
 
     servers = [_Uvicorn(_config(running.app, running.options), answering)]
