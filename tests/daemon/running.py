@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from tests.forked import Forked
 
 from adumbra.schema.access import NewToken, Role
 from adumbra.service import access
@@ -45,41 +44,10 @@ def alive(number: int) -> bool:
         return False
 
 
-class Zygote:
-    """Begins servers (zygote.py). Ends with the tests."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def begin(self, environment: dict[str, str], arguments: list[str], out: Path, err: Path) -> int:
-        """The number of a new server's process."""
-        asked = {"environment": environment, "arguments": arguments, "out": str(out), "err": str(err)}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def end(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-
 @dataclass
 class ServerProcess:
     """A server of a test, on a home. environment: of its own; token: of an administrator, made before its first start."""
 
-    zygote: Zygote
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
@@ -98,11 +66,15 @@ class ServerProcess:
     def begin(self) -> None:
         """Begins the process; waits for nothing."""
         self.home.mkdir(parents=True, exist_ok=True)
-        out = self.home / f"out-{self.starts}"
+        self._out = self.home / f"out-{self.starts}"
         self.starts += 1
         told = {"ADUMBRA_HOME": str(self.home), "ADUMBRA_SERVE_TRAIN_EVERY": "never", **self.environment}
-        self.number = self.zygote.begin(told, ["serve", "--port", str(self.port)], out, self.home / "err")
-        self._out = out
+        with self._out.open("ab") as out, (self.home / "err").open("ab") as err:
+            self._process = Forked(
+                "adumbra", "serve", "--port", str(self.port), env={**os.environ, **told}, stdin=subprocess.DEVNULL,
+                stdout=out, stderr=err,
+            )  # fmt: skip
+        self.number = self._process.pid
 
     def start(self) -> None:
         """Begins the process, and waits until it answers."""
@@ -130,16 +102,15 @@ class ServerProcess:
     def kill(self) -> None:
         """By SIGKILL: it has no time for a word."""
         self.signal(signal.SIGKILL)
-        until(lambda: not alive(self.number), 10.0, "the end of a killed server")
+        self._process.wait(60.0)
 
     def stop(self, for_s: float = 30.0) -> None:
         """By SIGTERM, as its administrator would."""
         self.signal(signal.SIGTERM)
-        until(lambda: not alive(self.number), for_s, f"a stop (it said: {self.said()[-2000:]})")
+        until(lambda: self._process.poll() is not None, for_s, f"a stop (it said: {self.said()[-2000:]})")
 
     def signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.number, number)
+        self._process.send_signal(number)
 
     def client(self, timeout_s: float = 10.0) -> httpx.Client:
         """A client with the administrator's token."""
@@ -162,4 +133,4 @@ def ending(*servers: ServerProcess) -> Iterator[None]:
     finally:
         for server in servers:
             if server.number:
-                server.signal(signal.SIGKILL)
+                server.kill()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.daemon.running import SPEC, ServerProcess, Zygote, alive, ending
+from tests.daemon.running import SPEC, ServerProcess, alive, ending
 
 from adumbra.schema.jobs import JobKind
 from adumbra.service.workspace import Workspace
@@ -89,9 +89,9 @@ class Asking:
             return
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(zygote: Zygote, tmp_path: Path) -> None:
+def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(tmp_path: Path) -> None:
     rng = random.Random(7)
-    server = ServerProcess(zygote, tmp_path / "home", {"ADUMBRA_SERVE_JOBS": "0"})
+    server = ServerProcess(tmp_path / "home", {"ADUMBRA_SERVE_JOBS": "0"})
     server.make_token()
     server.start()
     server.port = int(server.url.rsplit(":", 1)[1])

@@ -21,17 +21,6 @@ from adumbra.store.state import StateStore
 
 
 @pytest.fixture
-def database(postgresql_url: str) -> Iterator[str]:
-    """A database of the test's own."""
-    name = f"owners_{time.time_ns()}"
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield postgresql_url.rpartition("/")[0] + f"/{name}"
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
 def stores(database: str) -> Iterator[Callable[[], StateStore]]:
     with ExitStack() as stack:
         first = stack.enter_context(StateStore(database))

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.daemon.running import SPEC, ServerProcess, Zygote, alive, ending, until
+from tests.daemon.running import SPEC, ServerProcess, alive, ending, until
 
 _TOKEN = re.compile(r"^adu_[A-Za-z0-9_-]{43}$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def server(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that has begun for the first time, and its administrator's token by its first one."""
-    made = ServerProcess(zygote, tmp_path_factory.mktemp("serve") / "home", {"ADUMBRA_SERVE_TRAIN_EVERY": "24h"})
+    made = ServerProcess(tmp_path_factory.mktemp("serve") / "home", {"ADUMBRA_SERVE_TRAIN_EVERY": "24h"})
     with ending(made):
         made.start()
         made.ready()
@@ -120,8 +120,8 @@ def test_it_ends_in_good_order_and_the_next_one_makes_no_token(server: ServerPro
     assert len(_TOKEN.findall(server.said())) == 1
 
 
-def test_a_second_signal_ends_it_at_once(zygote: Zygote, tmp_path: Path) -> None:
-    server = ServerProcess(zygote, tmp_path / "home")
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "home")
     with ending(server):
         server.make_token()
         server.start()

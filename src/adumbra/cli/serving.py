@@ -115,7 +115,14 @@ def run(running: Running, listening: Listening) -> None:
     A second signal ends everything at once, as a power cut would: nothing that was acknowledged is lost by it.
     """
     daemon, asked = running.daemon, threading.Event()
-    servers = [_Uvicorn(_config(running.app, running.options), running.answering)]
+
+    def answering() -> None:
+        if not asked.is_set():
+            # Not before: as it starts, NiceGUI looks through all objects, and a tuple that another thread makes then fails.
+            daemon.start()
+        running.answering()
+
+    servers = [_Uvicorn(_config(running.app, running.options), answering)]
     if listening.inner is not None:
         servers.append(_Uvicorn(_config(running.app, {**running.inner_options, "lifespan": "off"}), lambda: None))
 
@@ -140,7 +147,6 @@ def run(running: Running, listening: Listening) -> None:
         await asyncio.gather(*(server.serve([each]) for server, each in zip(servers, sockets, strict=True)))
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    daemon.start()
     try:
         asyncio.run(serve())
     finally:

@@ -279,6 +279,8 @@ class MetricBatch:
 
     start_ns int64[k]; vms: V names; columns: name -> [k, V], int64 or float64 (NaN: not known); one_sided bool[k, V];
     source: what was observed, such as "pcap:shop.pcap"; subnets, roles: of each VM, or () where that is not told.
+    before: of columns that are counts, float64[V]: what was counted in the intervals right before the first one, NaN where it
+    follows none. Told by whoever sends a batch to another process, which need not remember it then; empty where nobody tells.
     """
 
     network: str
@@ -291,6 +293,7 @@ class MetricBatch:
     origin: Origin = Origin.SHADOW
     subnets: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    before: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start_ns)

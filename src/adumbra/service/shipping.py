@@ -78,6 +78,8 @@ def accept(workspace: Workspace, name: str, batch: MetricBatch, sender: Sender, 
     with _turn_of(name), _only_there(workspace, name):
         claim = workspace.state.shipments.claim(name, sender.instance, _spans(batch), now_ns)
         sorted_out = _sort_out(workspace, batch, sender.instance, claim)
+        if claim.beside or any(held.instance != sender.instance for held in claim.held):
+            batch = _anew(batch)
         replaced = sum(workspace.metrics.write(part) for part in parts(batch, sorted_out.keep))
         workspace.state.shipments.settle(name, sender.instance, claim, now_ns)
     if not sorted_out.duplicates.any():
@@ -97,6 +99,11 @@ def _only_there(workspace: Workspace, name: str) -> Iterator[None]:
         except NotFoundError:
             workspace.metrics.delete_network(name)
             raise
+
+
+def _anew(batch: MetricBatch) -> MetricBatch:
+    """The batch where what is stored right before it may be another tap's, whose totals its own don't go on from."""
+    return replace(batch, before={name: np.full_like(totals, np.nan) for name, totals in batch.before.items()})
 
 
 def amend(workspace: Workspace, name: str, batch: MetricBatch, now_ns: int) -> int:
@@ -315,6 +322,7 @@ def parts(batch: MetricBatch, keep: NDArray[np.bool_]) -> Iterator[MetricBatch]:
                 batch, start_ns=batch.start_ns[rows], one_sided=batch.one_sided[cells], vms=_some(batch.vms, vms),
                 columns={name: np.asarray(values)[cells] for name, values in batch.columns.items()},
                 subnets=_some(batch.subnets, vms), roles=_some(batch.roles, vms),
+                before={name: totals[vms] for name, totals in batch.before.items()},
             )  # fmt: skip
 
 

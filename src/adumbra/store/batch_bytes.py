@@ -35,6 +35,7 @@ _HEADER_BYTES = 2**24
 _WINDOW_BYTES = 2**23
 _MOST_ROWS, _MOST_TEXT = 10**7, 4_300
 _KINDS: dict[str, np.dtype[Any]] = {"i": np.dtype("<i8"), "f": np.dtype("<f8"), "b": np.dtype("u1")}
+_BEFORE = "before"
 _MEND = "is it of another version of Adumbra?"
 
 
@@ -43,9 +44,12 @@ def pack_batch(batch: MetricBatch) -> bytes:
     check_batch(batch)
     arrays: dict[str, NDArray[Any]] = {"start_ns": batch.start_ns, "one_sided": batch.one_sided}
     arrays |= {name: np.asarray(values) for name, values in batch.columns.items()}
+    if batch.before:
+        arrays[_BEFORE] = np.stack([np.asarray(totals, np.float64) for totals in batch.before.values()])
     header = {
         "network": batch.network, "interval_s": batch.interval_s, "vms": batch.vms, "source": storable(batch.source),
         "origin": batch.origin.value, "subnets": batch.subnets, "roles": batch.roles, "rows": len(batch),
+        "before": list(batch.before),
     }  # fmt: skip
     return _packed(_BATCH, header, arrays)
 
@@ -56,18 +60,21 @@ def unpack_batch(raw: bytes) -> MetricBatch:
     try:
         vms, rows = _names(header["vms"], 100_000), _whole(header["rows"], _MOST_ROWS)
         shape = (rows, len(vms))
-        shapes = {"start_ns": (rows,), "one_sided": shape}
+        told = _names(header.get("before", []), len(BY_NAME))
+        shapes = {"start_ns": (rows,), "one_sided": shape} | ({_BEFORE: (len(told), len(vms))} if told else {})
         arrays = _arrays(header, body, shapes, shape)
         kinds = {name: values.dtype.kind for name, values in arrays.items()}
         if list(kinds.items())[:2] != [("start_ns", "i"), ("one_sided", "u")] or "u" in list(kinds.values())[2:]:
             raise ValueError("its columns are not of their kinds")
         columns = {name: _sane(name, values) for name, values in arrays.items() if name not in shapes}
+        before = {name: _sane(name, arrays[_BEFORE][place]) for place, name in enumerate(told)}
         interval_s = float(header["interval_s"])
         if not 1e-3 <= interval_s <= 1e6:
             raise ValueError("its interval is no length")
         batch = MetricBatch(
             _text(header["network"]), interval_s, vms, arrays["start_ns"], columns, arrays["one_sided"] != 0,
             _text(header["source"]), Origin(header["origin"]), _labels(header["subnets"], vms), _labels(header["roles"], vms),
+            before,
         )  # fmt: skip
         check_batch(batch)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -138,7 +145,7 @@ def _arrays(
     found: dict[str, NDArray[Any]] = {}
     begin = 0
     listed = header["arrays"]
-    if not isinstance(listed, list) or len(listed) > len(BY_NAME) + 2:
+    if not isinstance(listed, list) or len(listed) > len(BY_NAME) + 3:
         raise ValueError("it has too many columns")
     for name, kind in listed:
         if name in found or (name not in own and name != "one_sided" and name not in BY_NAME):

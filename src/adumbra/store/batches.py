@@ -26,4 +26,7 @@ def check_batch(batch: MetricBatch) -> int:
     for name, values in {**batch.columns, "one_sided": batch.one_sided}.items():
         if values.shape != shape:
             raise ValueError(f"column {name} of a batch of {batch.network} is {values.shape}, not {shape}: intervals x VMs")
+    for name, totals in batch.before.items():
+        if name not in batch.columns or totals.shape != shape[1:]:
+            raise ValueError(f"what was counted of {name} before a batch of {batch.network} is not one number a VM")
     return interval_ns

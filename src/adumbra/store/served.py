@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -16,6 +17,7 @@ import numpy as np
 from adumbra.http_asking import HttpAccess
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError, StoreError
 from adumbra.schema.records import MetricBatch, Origin, Series, SeriesQuery
+from adumbra.store.accumulate import Accumulator, part_of
 from adumbra.store.batch_bytes import MEDIA_TYPE, MOST_BYTES, pack_batch, unpack_series
 from adumbra.store.batches import check_batch
 from adumbra.store.prepared import Prepared
@@ -62,6 +64,7 @@ class ServedStore:
         self.duplicates = 0
         self.trouble = ""
         self._tally = Tally()
+        self._totals, self._turn = Accumulator(), threading.Lock()
         self.servers = Servers(config.accesses, lambda: self._tally.count(retries=1))
 
     def __enter__(self) -> Self:
@@ -89,16 +92,17 @@ class ServedStore:
         return self.send(self.prepare(batch))
 
     def prepare(self, batch: MetricBatch) -> Prepared:
-        """See RemoteStore.prepare: a batch is sent as it is."""
+        """See RemoteStore.prepare: a batch is sent as it is, with what was counted before it, which no server need remember."""
         check_batch(batch)
-        return Prepared(batch)
+        with self._turn:
+            return Prepared(batch, before=self._totals.telling(batch).before)
 
     def send(self, prepared: Prepared) -> int:
         """See RemoteStore.send. Raises StoreError for what the server refuses for good, NotFoundError where its network or
         source isn't there, ConflictError where that source isn't to be observed any more.
         """
         replaced = 0
-        for part in parts_of(prepared.batch):
+        for part in parts_of(replace(prepared.batch, before=prepared.before)):
             replaced += self._sent("POST", part).replaced
         return replaced
 
@@ -185,15 +189,7 @@ def parts_of(batch: MetricBatch) -> Iterator[MetricBatch]:
     rows = max(1, _REQUEST_BYTES // (row_bytes * vms))
     for row in range(0, len(batch), rows):
         for vm in range(0, len(batch.vms), vms):
-            yield _part(batch, slice(row, row + rows), slice(vm, vm + vms))
-
-
-def _part(batch: MetricBatch, rows: slice, vms: slice) -> MetricBatch:
-    return replace(
-        batch, vms=batch.vms[vms], start_ns=batch.start_ns[rows], one_sided=batch.one_sided[rows, vms],
-        columns={name: np.asarray(values)[rows, vms] for name, values in batch.columns.items()},
-        subnets=batch.subnets[vms], roles=batch.roles[vms],
-    )  # fmt: skip
+            yield part_of(batch, slice(row, row + rows), slice(vm, vm + vms))
 
 
 def _nothing(query: SeriesQuery) -> Series:

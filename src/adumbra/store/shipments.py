@@ -41,10 +41,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Time that a tap is about to store. ids: of its rows; held: what all taps had told of that time before, oldest first."""
+    """Time that a tap is about to store. ids: of its rows; held: what all taps had told of that time before, oldest first;
+    beside: whether another tap told of what is right before that time."""
 
     ids: tuple[int, ...]
     held: tuple[Held, ...]
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,10 @@ class ShipmentStore:
         begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
         with self._database.writing(f"claim time of {network}") as connection:
             owner = find(connection, network)
-            near = sa.select(table).where(table.c.network_id == owner.id, table.c.end_ns > begin, table.c.start_ns < end)
-            found = list(connection.execute(near.order_by(table.c.id)))
+            near = sa.select(table).where(table.c.network_id == owner.id, table.c.end_ns >= begin, table.c.start_ns < end)
+            touching = list(connection.execute(near.order_by(table.c.id)))
+            beside = any(row.instance != instance and row.start_ns < begin for row in touching)
+            found = [row for row in touching if row.end_ns > begin]
             patience_ns = round(CLAIM_S * _NANOSECONDS)  # either way: the clock may have gone back
             if any(not row.settled and row.instance != instance and abs(now_ns - row.told_ns) < patience_ns for row in found):
                 raise StoreBusyError(f"another tap's metrics of {network} are being stored", "send it again in a moment")
@@ -85,7 +89,8 @@ class ShipmentStore:
                 )
                 for span in spans
             )  # fmt: skip
-            return Claim(ids, tuple(Held(row.instance, (row.start_ns, row.end_ns), row.settled) for row in found))
+            held = tuple(Held(row.instance, (row.start_ns, row.end_ns), row.settled) for row in found)
+            return Claim(ids, held, beside)
 
     def settle(self, network: str, instance: str, claim: Claim, now_ns: int) -> None:
         """Notes that the claimed time is stored: with what the tap told of right before it, where there is such."""

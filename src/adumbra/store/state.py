@@ -194,6 +194,8 @@ class StateStore:
         """Moves the network to a state, for a reason that its event tells. Raises ConflictError for a move that there isn't."""
         with self._writing(f"set the state of {name}") as connection:
             move(connection, find(connection, name), state, now_ns, reason)
+            if state is NetworkState.DELETING:
+                names_subject(f"network/{name}")
             return rows.network(find(connection, name))
 
     def delete_network(self, name: str, now_ns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -15,7 +16,7 @@ from adumbra.api.paging import DEFAULT_LIMIT, After, Limit, page
 from adumbra.api.shapes.common import Page, instant
 from adumbra.api.shapes.networks import NetworkOut, NetworkRow, NetworkVersionOut, NewNetwork, VmOut
 from adumbra.schema.access import Role
-from adumbra.schema.errors import InputError
+from adumbra.schema.errors import InputError, NotFoundError
 from adumbra.schema.spec import Vm, spec_to_dict
 from adumbra.schema.state import NetworkQuery, NetworkState
 from adumbra.service import networks
@@ -90,10 +91,17 @@ def delete(
     force: Annotated[bool, Query(description="Also where its VMs may stand; they are left alone.")] = False,
 ) -> None:
     was = networks.get(at.workspace, name)
-    change.make(
-        lambda: networks.delete(at.workspace, name, at.now(), force=force),
-        asked={"force": force}, before=spec_to_dict(was.spec) | {"version": was.record.version},
-    )  # fmt: skip
+
+    def remove() -> None:
+        networks.delete(at.workspace, name, at.now(), force=force)
+
+    def finish(_: str) -> None:  # the server that was asked first died, or is at it; a later network of that name isn't meant
+        if was.record.state is NetworkState.DELETING:
+            with suppress(NotFoundError):
+                remove()
+
+    told = {"asked": {"force": force}, "before": spec_to_dict(was.spec) | {"version": was.record.version}}
+    change.make_once(remove, finish, **told)
 
 
 @router.get("/{name}/versions", summary="The specs that a network has, or had, newest first")
