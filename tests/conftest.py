@@ -26,7 +26,6 @@ ASKED_FOR = {
     "tests/console/test_pages.py": "wants a process of its own: NiceGUI's state is the process's",
     "tests/daemon/test_takeover.py": "two servers, a tap and a database, for minutes",
     "tests/e2e/test_tour.py": "a browser's tour, for minutes",
-    "tests/netns/test_live_tap.py": "of live taps; wants a quiet machine",
 }
 """Files of the service, which isn't finished yet, that are run with THOROUGH=1 only, each with the reason."""
 
