@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Protocol
 
 from adumbra import handing
@@ -28,6 +29,7 @@ from adumbra.tap import privileges
 from adumbra.tap.bpf import Program
 from adumbra.tap.live import LiveTap
 from adumbra.tap.protocol import Source
+from adumbra.tap.replay import PcapReplay
 
 REPORT_EVERY_S = 0.2
 WARM = "warm"
@@ -127,7 +129,7 @@ def live(line: socket.socket, *, warm: bool) -> None:
 def warm_up() -> None:
     """Loads all compiled code that packets pass, by a network of no one."""
     spec = parse_spec(ANY_SPEC, "any")
-    PacketMetering(Watch(spec, expand_vms(spec)), None).warm_up()
+    PacketMetering(Watch(spec, expand_vms(spec)), PcapReplay(Path())).warm_up()  # a source that is never opened
     live_taps.warm_up()
 
 

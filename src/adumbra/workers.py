@@ -157,10 +157,8 @@ class Gathered:
         except (EOFError, OSError):
             process = self._workers.processes[worker]
             process.join(_STOP_WITHIN_S)
-            raise SourceError(
-                f"the process that metered {self._workers.name_of(worker)} died (status {process.exitcode}); what was stored before stays",
-                "run the same command again",
-            ) from None
+            what = f"the process that metered {self._workers.name_of(worker)} died (status {process.exitcode})"
+            raise SourceError(f"{what}; what was stored before stays", "run the same command again") from None
         assert isinstance(report, Report)
         if report.error is not None:
             raise SourceError(*report.error)

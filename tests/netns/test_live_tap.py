@@ -246,9 +246,14 @@ def test_a_second_tap_of_a_live_interface_is_noticed(server: Serving, net: Space
     source = f"live:{net.interface}"  # type: ignore[attr-defined]
     networks.create(server.workspace, SPEC.format(name="twice", more=""), "spec", time.time_ns())
     with (
-        tapping(server, tmp_path / "one", "twice", source, "--for", "20s") as one,
-        tapping(server, tmp_path / "two", "twice", source, "--layer", "innermost", "--for", "20s") as two,
+        tapping(server, tmp_path / "one", "twice", source, "--for", "120s") as one,
+        tapping(server, tmp_path / "two", "twice", source, "--layer", "innermost", "--for", "120s") as two,
     ):
+        while one.poll() is None and two.poll() is None:
+            time.sleep(0.05)
+        for child in (one, two):
+            if child.poll() is None:
+                child.terminate()  # the one that has it
         outs = [child.communicate(timeout=90) for child in (one, two)]
     assert sorted([one.returncode, two.returncode]) == [0, 2], outs  # a host's source has one tap
     assert any("is observed for twice already" in err for _, err in outs)
