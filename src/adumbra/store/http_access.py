@@ -165,7 +165,12 @@ class HttpClient:
         except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
             raise TryLaterError(f"{place} broke off or does not speak HTTP", "is the port right?") from error
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
-            raise TryLaterError(f"{place} can't be reached: {self.hidden(_short(str(error)))}", "does it run there?") from error
+            what = self.hidden(_short(str(error)))
+            if "certificate" in what.lower():  # another try meets the same
+                raise NotLetInError(
+                    f"{place} can't be trusted: {what}", "give what signed its certificate as its CA"
+                ) from error
+            raise TryLaterError(f"{place} can't be reached: {what}", "does it run there?") from error
         return self._judged(Answer(response.status_code, body, dict(response.headers)), place)
 
     def _judged(self, answer: Answer, place: str) -> Answer:
