@@ -200,11 +200,13 @@ class HttpAsker:
         telling_bytes: int = TELLING_BYTES,
         give_up_s: float | None = None,
         on_retry: Callable[[AdumbraError], None] | None = None,
+        wanted: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
         """Sends a request until the server has answered it, with growing pauses, and reads at most `most_bytes` of an answer
         that is good, of others the first `telling_bytes`.
 
-        form: the query of a GET, or of any request that has content; else what is posted. Raises what `error` and `judge` do.
+        form: the query of a GET, or of any request that has content; else what is posted. wanted: which answers are given
+        back though they would be judged. Raises what `error` and `judge` do.
         """
         until = self.access.give_up_s if give_up_s is None else give_up_s
         began, told = time.monotonic(), on_retry or self._on_retry
@@ -225,7 +227,8 @@ class HttpAsker:
                 with attempt, self._opened(method, url, content=content, headers=headers, **how) as response:
                     body = self._body(response, most_bytes, telling_bytes)
                     answer = Answer(response.status_code, body, dict(response.headers))
-                    self.judge(answer, self.place(url))
+                    if not wanted(answer):
+                        self.judge(answer, self.place(url))
                     return answer
         except LaterError as error:
             raise error.error from None

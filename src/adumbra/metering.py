@@ -5,7 +5,10 @@ For what a network's packets go through from top to bottom read PacketMetering._
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Protocol
@@ -21,11 +24,15 @@ from adumbra.meter.flow_records import FlowMeter, FlowMeterSettings
 from adumbra.meter.intervals import Meter, MeterSettings
 from adumbra.meter.summary import Summary
 from adumbra.meter.tally import Tally
-from adumbra.schema.records import Accounts, Datagrams, Frames, Intervals, LogLines, Losses
+from adumbra.schema.records import Accounts, Datagrams, FlowRecords, Frames, Intervals, LogLines, Losses
 from adumbra.schema.sources import Layer
 from adumbra.schema.spec import NetworkSpec, Vm
+from adumbra.tap.flows import FlowCollector
 from adumbra.tap.live import LiveTap
-from adumbra.tap.protocol import Source
+from adumbra.tap.protocol import Batch, Source
+
+_MOST_QUEUED, _QUEUED_S = 1024, 0.01
+"""How many batches of exports may wait for one that meters them too, and how long the others then wait before they look."""
 
 
 class Metering(Protocol):
@@ -92,10 +99,23 @@ class PacketMetering:
         """For each batch of the source, what was counted in the intervals that it closes; at the source's end, in all."""
         for frames in self.source:
             assert isinstance(frames, Frames), "a source of frames gives frames only"
-            yield tuple(self._add(frames))
-            self._note_drops(self.source.losses())
+            yield self.take(frames)
+        yield self.finish()
+
+    def joins(self) -> None:
+        """It begins while its source goes on: what that lost before isn't missed here."""
+        self._dropped = self.source.losses().dropped
+
+    def take(self, frames: Frames) -> tuple[Tally, ...]:
+        """What was counted in the intervals that a batch of the source closes."""
+        closed = tuple(self._add(frames))
+        self._note_drops(self.source.losses())
+        return closed
+
+    def finish(self) -> tuple[Tally, ...]:
+        """What was counted in all that is open; nothing follows."""
         self._note_drops(self.source.losses())  # a capture may tell of drops behind its last packet
-        yield tuple(self.meter.finish())
+        return tuple(self.meter.finish())
 
     def _add(self, frames: Frames) -> Iterator[Tally]:
         frames = self._own.take(frames) if self._own else frames
@@ -137,47 +157,124 @@ class PacketMetering:
         self._dropped = losses.dropped
 
 
-class ExportMetering:
-    """Meters a source of flow exporters' datagrams: NetFlow, IPFIX, sFlow."""
+class ExportFeed:
+    """What flow exporters tell, NetFlow, IPFIX or sFlow, decoded once for all that meter it: each has all from when it joined.
 
-    def __init__(self, watch: Watch, source: Source, settings: FlowMeterSettings | None = None) -> None:
+    Threads may share it: whoever wants the next reads on, for the others too.
+    """
+
+    def __init__(self, source: Source) -> None:
         self.source = source
+        self._decoder = FlowDecoder()
+        self._turn = threading.Lock()
+        self._batches: Iterator[Batch] | None = None
+        self._queues: dict[int, deque[FlowRecords]] = {}
+
+    def join(self, reader: int) -> None:
+        """From now on there is that reader."""
+        with self._turn:
+            self._queues[reader] = deque()
+
+    def leave(self, reader: int) -> None:
+        """It reads no more."""
+        with self._turn:
+            self._queues.pop(reader, None)
+
+    def next(self, reader: int, *, stopping: bool) -> FlowRecords | None:
+        """The next records for that reader; None at the end of the source, or once it is stopping while others go on. The last
+        one that stops has the source stopped, and is given all that had come until then.
+        """
+        while True:
+            with self._turn:
+                if queue := self._queues[reader]:
+                    return queue.popleft()
+                if stopping:
+                    if len(self._queues) > 1:
+                        return None
+                    self._stop()
+                if all(len(each) < _MOST_QUEUED for each in self._queues.values()):
+                    return self._read(reader)
+            time.sleep(_QUEUED_S)  # another is behind; the socket keeps what comes, and counts what it can't
+
+    @property
+    def is_read(self) -> bool:
+        """Whether any of it was read: whoever joins now has missed what was before."""
+        return self._batches is not None
+
+    def accounts(self) -> dict[str, int]:
+        """Where every datagram, set and record went."""
+        return dict(self._decoder.accounts())
+
+    def _read(self, reader: int) -> FlowRecords | None:
+        self._batches = self._batches or iter(self.source)
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        assert isinstance(batch, Datagrams), "a source of flow exports gives datagrams only"
+        records = self._decoder.decode(batch)
+        for other, queue in self._queues.items():
+            if other != reader:  # each notes in them which VMs they are of
+                queue.append(replace(records, src_vm=records.src_vm.copy(), dst_vm=records.dst_vm.copy()))
+        return records
+
+    def _stop(self) -> None:
+        if isinstance(self.source, FlowCollector):
+            self.source.stop()
+
+
+class ExportMetering:
+    """Meters what flow exporters tell."""
+
+    def __init__(
+        self, watch: Watch, feed: ExportFeed, settings: FlowMeterSettings | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._feed, self._should_stop = feed, should_stop
         self.meter = _flow_meter(watch, settings)
         self._attribution = Attribution(watch.spec, watch.vms)
-        self._decoder = FlowDecoder()
-        self._missed = 0
+        self._missed = self._missed_so_far() if feed.is_read else 0
+        feed.join(id(self))
 
     @property
     def name(self) -> str:
-        return self.source.name
+        return self._feed.source.name
 
     def __iter__(self) -> Iterator[Intervals]:
-        for datagrams in self.source:
-            assert isinstance(datagrams, Datagrams), "a source of flow exports gives datagrams only"
-            yield from self.meter.add(self._attribution.assign_flows(self._decoder.decode(datagrams)))
-            self._note_missed()
+        try:
+            while (records := self._feed.next(id(self), stopping=self._should_stop())) is not None:
+                yield from self.meter.add(self._attribution.assign_flows(records))
+                self._note_missed()
+        finally:
+            self._feed.leave(id(self))
         self._note_missed()
         yield from self.meter.finish()
 
+    def beside(self, watch: Watch, should_stop: Callable[[], bool]) -> ExportMetering:
+        """The same exporters by another watch, from now on: as long as both are iterated, both are given all."""
+        return ExportMetering(watch, self._feed, should_stop=should_stop)
+
     def accounts(self) -> Accounts:
-        told = {name: count for name, count in self._decoder.accounts().items() if count}
-        return replace(self.meter.accounts(self.source.losses()), exports=told)
+        told = {name: count for name, count in self._feed.accounts().items() if count}
+        return replace(self.meter.accounts(self._feed.source.losses()), exports=told)
 
     def progress(self) -> float | None:
-        return self.source.progress()
+        return self._feed.source.progress()
 
     def notes(self) -> tuple[str, ...]:
-        told = self._decoder.accounts()
+        told = self._feed.accounts()
         if told["sets_waiting"]:
             return (f"{told['sets_waiting']:,} sets of records still wait for their template, which the exporter sends seldom",)
         return ()
 
     def _note_missed(self) -> None:
         """Exports that were lost on the way are at least a packet each. Gaps in their numbers also show what we dropped."""
-        told = self._decoder.accounts()
-        missed = max(told["datagrams_lost"] + told["records_lost"], self.source.losses().dropped)
+        missed = self._missed_so_far()
         self.meter.miss(missed - self._missed)
         self._missed = missed
+
+    def _missed_so_far(self) -> int:
+        told = self._feed.accounts()
+        return max(told["datagrams_lost"] + told["records_lost"], self._feed.source.losses().dropped)
 
 
 class LogMetering:

@@ -8,48 +8,32 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-import time
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
+from adumbra import handing
 from adumbra.decode.share import Share
 from adumbra.meter.summary import Summary
 from adumbra.meter.tally import Tally, merge
-from adumbra.metering import PacketMetering, Watch
-from adumbra.schema.errors import AdumbraError, SourceError
+from adumbra.metering import Watch
+from adumbra.schema.errors import SourceError
 from adumbra.schema.records import Accounts, Intervals, Losses, Outcome
-from adumbra.tap import privileges
-from adumbra.tap.protocol import Source
+from adumbra.tap.bpf import Program
+from adumbra.worker import NOTHING, REPORT_EVERY_S, Begin, End, Report, Running, Tap, Task, live
 
-_REPORT_EVERY_S = 0.2
+__all__ = ["Gathered", "Hands", "Job", "Running", "Tap", "Workers", "add_accounts", "ready"]
+
 _STOP_WITHIN_S = 20.0
+_CONTEXT = multiprocessing.get_context("spawn")
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What a source that goes on needs of the world: `now`, ns since the epoch, whether it should stop, and whom to tell once
-    nothing more will be missed.
-    """
-
-    now: Callable[[], int]
-    should_stop: Callable[[], bool] = lambda: False
-    ready: Callable[[], None] = lambda: None
-
-
-class Tap(Protocol):
-    """How a worker comes by its source. Picklable: it may hold sockets that were opened before."""
-
-    @property
-    def name(self) -> str: ...
-
-    def open(self, running: Running) -> Source: ...
+Filters = Callable[[Sequence[Watch]], Sequence[Program | None]]
+"""What each worker's socket is to take so that all of these watches find their traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,89 +45,100 @@ class Job:
     share: Share | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What a worker says now and then: what it counted since, how far it is, and how it ended, if it has."""
+class Hands:
+    """Worker processes that wait for a task: so many, begun on entering, and ended on leaving where none was given to them.
 
-    tallies: tuple[Tally, ...]
-    closed_to_ns: int
-    accounts: Accounts
-    progress: float | None
-    notes: tuple[str, ...] = ()
-    ended: bool = False
-    error: tuple[str, str] | None = None
-
-
-class Workers:
-    """One source metered by several processes, as if by one: use by `with`, then iterate once. `running.now` must be a
-    function that other processes can import.
-
-    Raises SourceError where a worker fails; the others are stopped then.
+    warm: they have loaded all compiled code and hold no privilege while they wait, for sources whose sockets are handed over.
     """
 
-    def __init__(self, jobs: Sequence[Job], running: Running) -> None:
-        if not jobs:
-            raise ValueError("there is nothing to meter; give at least one job")
-        self._jobs = tuple(jobs)
-        self._running = running
-        self._context = multiprocessing.get_context("spawn")
-        self._stopping: Event = self._context.Event()
-        self.processes: list[SpawnProcess] = []
-        self._pipes: list[Connection] = []
-        self._reports: list[_Report | None] = [None] * len(jobs)
-        watch = jobs[0].watch
-        self._summary = Summary(len(watch.vms))
-
-    @property
-    def name(self) -> str:
-        return self._jobs[0].tap.name
+    def __init__(self, count: int, *, warm: bool = False) -> None:
+        self._count, self._warm = count, warm
+        self.processes: list[multiprocessing.context.SpawnProcess] = []
+        self._lines: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         with _one_thread_each():
-            self._start()
+            for _ in range(self._count):
+                ours, theirs = socket.socketpair()
+                process = _CONTEXT.Process(target=live, args=(theirs,), kwargs={"warm": self._warm}, daemon=True)
+                with theirs:
+                    process.start()
+                self.processes.append(process)
+                self._lines.append(ours)
         return self
 
-    def _start(self) -> None:
-        for job in self._jobs:
-            ours, theirs = self._context.Pipe(duplex=False)
-            process = self._context.Process(target=_work, args=(job, theirs, self._running.now, self._stopping), daemon=True)
-            process.start()
-            theirs.close()
-            self.processes.append(process)
-            self._pipes.append(ours)
-
     def __exit__(self, *exc: object) -> None:
-        self._stopping.set()
-        for pipe in self._pipes:  # a worker that waits to be read ends when nobody will
-            pipe.close()
+        for line in self._lines:  # who waits for a task, or for what else to do, ends when none can come
+            line.close()
         for process in self.processes:
             process.join(_STOP_WITHIN_S)
             if process.is_alive():
                 process.kill()
                 process.join()
 
+    def __len__(self) -> int:
+        return self._count
+
+    def wait_until_warm(self, should_stop: Callable[[], bool]) -> None:
+        """Waits until all of them have loaded what they will need, or have died, or it should stop."""
+        waiting = list(self._lines)
+        while waiting and not should_stop():
+            for line in wait(waiting, timeout=REPORT_EVERY_S):
+                assert isinstance(line, socket.socket)
+                with contextlib.suppress(EOFError, OSError):
+                    handing.receive(line)
+                waiting.remove(line)
+
+    def say(self, worker: int, message: object) -> None:
+        """Tells a worker. One that has died is told nothing; whoever listens to it will find out."""
+        with contextlib.suppress(OSError):
+            handing.send(self._lines[worker], message)
+
+
+class Gathered:
+    """What several workers count for one watch, as if one process did: a Metering, to be iterated once.
+
+    Raises SourceError where a worker fails.
+    """
+
+    def __init__(self, workers: Workers, number: int, watch: Watch, running: Running) -> None:
+        self._workers, self.number, self.watch, self._running = workers, number, watch, running
+        self.pipes: list[Connection] = []
+        self._reports: list[Report | None] = [None] * workers.count
+        self._summary = Summary(len(watch.vms))
+        self._asked_to_end = False
+
+    @property
+    def name(self) -> str:
+        return self._workers.name
+
     def __iter__(self) -> Iterator[Intervals]:
         """Closed intervals once every worker has closed them."""
-        pending: list[list[Tally]] = [[] for _ in self._jobs]
+        pending: list[list[Tally]] = [[] for _ in self.pipes]
         ready_said = False
-        running = dict(zip(self._pipes, range(len(self._jobs)), strict=True))
-        while running:
-            for pipe in wait(list(running), timeout=_REPORT_EVERY_S):
+        reporting = dict(zip(self.pipes, range(len(self.pipes)), strict=True))
+        while reporting:
+            for pipe in wait(list(reporting), timeout=REPORT_EVERY_S):
                 assert isinstance(pipe, Connection)
-                worker = running[pipe]
+                worker = reporting[pipe]
                 report = self._receive(pipe, worker)
                 self._reports[worker] = report
                 pending[worker] += report.tallies
                 if report.ended:
-                    del running[pipe]
+                    del reporting[pipe]
             if all(self._reports):
                 if not ready_said:
                     self._running.ready()
                     ready_said = True
-                if self._running.should_stop():
-                    self._stopping.set()
+                if not self._asked_to_end and self._running.should_stop():
+                    self._asked_to_end = True
+                    self._workers.end(self.number)
             for tally in ready(pending, [_closed_to_ns(report) for report in self._reports]):
                 yield self._summary.intervals(tally)
+
+    def beside(self, watch: Watch, running: Running) -> Gathered:
+        """See Workers.beside."""
+        return self._workers.beside(watch, running)
 
     def accounts(self) -> Accounts:
         """The sum of the workers' accounts, as of their last reports."""
@@ -156,20 +151,119 @@ class Workers:
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(note for report in self._reports if report for note in report.notes))
 
-    def _receive(self, pipe: Connection, worker: int) -> _Report:
+    def _receive(self, pipe: Connection, worker: int) -> Report:
         try:
             report = pipe.recv()
         except (EOFError, OSError):
-            self.processes[worker].join(_STOP_WITHIN_S)
-            status = self.processes[worker].exitcode
-            raise SourceError(
-                f"the process that metered {self._jobs[worker].tap.name} died (status {status}); what was stored before stays",
-                "run the same command again",
-            ) from None
-        assert isinstance(report, _Report)
+            process = self._workers.processes[worker]
+            process.join(_STOP_WITHIN_S)
+            what = f"the process that metered {self._workers.name_of(worker)} died (status {process.exitcode})"
+            raise SourceError(f"{what}; what was stored before stays", "run the same command again") from None
+        assert isinstance(report, Report)
         if report.error is not None:
             raise SourceError(*report.error)
         return report
+
+
+class Workers:
+    """One source metered by several processes, as if by one: use by `with`, then iterate once. `running.now` must be a
+    function that other processes can import. hands: the processes, where they have been begun; they are ended on leaving.
+
+    Raises SourceError where a worker fails; the others are stopped then.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], running: Running, hands: Hands | None = None, filters: Filters | None = None
+    ) -> None:
+        if not jobs:
+            raise ValueError("there is nothing to meter; give at least one job")
+        self._jobs, self._running = tuple(jobs), running
+        self._hands = hands if hands is not None and len(hands) == len(jobs) else Hands(len(jobs))
+        self._given = self._hands is hands
+        self._filters = filters or (lambda _: [None] * len(jobs))
+        self._turn = threading.Lock()
+        self._going: list[Gathered] = []
+        self._last_number = 0
+        self._first = Gathered(self, 0, jobs[0].watch, running)
+        self._all: list[Gathered] = [self._first]
+
+    @property
+    def name(self) -> str:
+        return self._jobs[0].tap.name
+
+    def name_of(self, worker: int) -> str:
+        """What that worker meters."""
+        return self._jobs[worker].tap.name
+
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
+        return len(self._jobs)
+
+    @property
+    def processes(self) -> list[multiprocessing.context.SpawnProcess]:
+        return self._hands.processes
+
+    def __enter__(self) -> Self:
+        if not self._given:
+            self._hands.__enter__()
+        with self._turn:
+            self._going.append(self._first)
+            for worker, job in enumerate(self._jobs):
+                begin = self._begin(self._first, None)
+                self._hands.say(worker, Task(job.tap, job.share, self._running.now, begin))
+                begin.pipe.close()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for gathered in self._all:
+            for pipe in gathered.pipes:  # a worker that waits to be read ends when nobody will
+                pipe.close()
+        self._hands.__exit__(*exc)
+
+    def __iter__(self) -> Iterator[Intervals]:
+        """Closed intervals once every worker has closed them."""
+        yield from self._first
+
+    def accounts(self) -> Accounts:
+        return self._first.accounts()
+
+    def progress(self) -> float | None:
+        return self._first.progress()
+
+    def notes(self) -> tuple[str, ...]:
+        return self._first.notes()
+
+    def beside(self, watch: Watch, running: Running) -> Gathered:
+        """The same source by another watch, from now on: as long as both are iterated, both are given all its traffic.
+
+        Raises SourceError where the source can't be had for it.
+        """
+        with self._turn:
+            self._last_number += 1
+            gathered = Gathered(self, self._last_number, watch, running)
+            filters = self._filters([each.watch for each in (*self._going, gathered)])
+            self._going.append(gathered)
+            self._all.append(gathered)
+            for worker, program in enumerate(filters):
+                begin = self._begin(gathered, program)
+                self._hands.say(worker, begin)
+                begin.pipe.close()
+        return gathered
+
+    def end(self, number: int) -> None:
+        """Has the source metered by that watch no more. After the last one all that was taken is given, and the source ends."""
+        with self._turn:
+            self._going = [each for each in self._going if each.number != number]
+            filters = self._filters([each.watch for each in self._going]) if self._going else [None] * self.count
+            for worker, program in enumerate(filters):
+                self._hands.say(worker, End(number, program))
+
+    @staticmethod
+    def _begin(gathered: Gathered, program: Program | None) -> Begin:
+        ours, theirs = _CONTEXT.Pipe(duplex=False)
+        gathered.pipes.append(ours)
+        return Begin(gathered.number, gathered.watch, theirs, program)
 
 
 @contextlib.contextmanager
@@ -188,7 +282,7 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _closed_to_ns(report: _Report | None) -> int:
+def _closed_to_ns(report: Report | None) -> int:
     if report is None:
         return 0
     return np.iinfo(np.int64).max if report.ended else report.closed_to_ns
@@ -214,7 +308,7 @@ def _end_ns(tally: Tally) -> int:
 def add_accounts(accounts: Sequence[Accounts]) -> Accounts:
     """The accounts of several shares of one source as one: counts added; the first reason for an early end."""
     if not accounts:
-        return Accounts(0, {}, 0, 0, 0, 0, 0, 0, 0)
+        return NOTHING
     outcomes = {name: sum(each.outcomes.get(name, 0) for each in accounts) for name in accounts[0].outcomes}
     outcomes[Outcome.ELSEWHERE.name.lower()] = 0  # with another of them it counts
     losses = Losses(
@@ -227,37 +321,3 @@ def add_accounts(accounts: Sequence[Accounts]) -> Accounts:
     added = {f.name for f in fields(Accounts)} - {"offered", "outcomes", "losses", "exports"}
     counts = {name: sum(getattr(each, name) for each in accounts) for name in added}
     return Accounts(offered=sum(outcomes.values()), outcomes=outcomes, losses=losses, **counts)
-
-
-def _work(job: Job, pipe: Connection, now: Callable[[], int], stopping: Event) -> None:
-    """A worker's life: opens its source, gives up every privilege, meters until the source ends or it is told to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C reaches all processes; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody listens any more
-        try:
-            with job.tap.open(Running(now, stopping.is_set)) as source:
-                metering = PacketMetering(job.watch, source, job.share)
-                metering.warm_up()
-                privileges.drop_all()
-                _report(metering, pipe)
-        except AdumbraError as error:
-            pipe.send(_Report((), 0, add_accounts(()), None, ended=True, error=(error.what, error.mend)))
-
-
-def _report(metering: PacketMetering, pipe: Connection) -> None:
-    """Meters to the end of the source, and says what was counted: at once where intervals closed, else now and then."""
-    tallies: list[Tally] = []
-    last_s = time.monotonic()
-    for closed in metering.batches():
-        tallies += closed
-        if tallies or time.monotonic() - last_s >= _REPORT_EVERY_S:
-            pipe.send(
-                _Report(tuple(tallies), metering.closed_to_ns, metering.accounts(), metering.progress(), metering.notes())
-            )
-            tallies.clear()
-            last_s = time.monotonic()
-    pipe.send(_said(metering, tuple(tallies), ended=True))
-
-
-def _said(metering: PacketMetering, tallies: tuple[Tally, ...], *, ended: bool = False) -> _Report:
-    return _Report(tallies, metering.closed_to_ns, metering.accounts(), metering.progress(), metering.notes(), ended)

@@ -135,6 +135,28 @@ def test_a_tap_that_lost_its_folder_takes_over_once_the_other_is_silent(server: 
     assert sources.get(first).state is SourceState.FAILED
 
 
+def test_a_tap_that_is_not_heard_of_is_silent_until_it_is(server: Serving, name: str) -> None:
+    number = ask(server, "POST", f"{name}/sources", tap()).json()["id"]
+    beat = {"instance": "one", "process": "p", "accounts": {"offered": 7}}
+    ask(server, "POST", f"{name}/sources/{number}/heartbeat", beat)
+    store = server.workspace.state.sources
+    seen_ns = store.get(number).seen_ns
+    assert seen_ns is not None
+    taps.note_silent(server.workspace, seen_ns + round(59e9))
+    assert store.get(number).state is SourceState.RUNNING
+    (told,) = [each for each in taps.note_silent(server.workspace, seen_ns + round(61e9)) if each.startswith(f"{name}:")]
+    assert "Nothing was heard of live:eth0 on edge for 60 s" in told
+    shown = ask(server, "GET", f"{name}/sources?state=silent").json()["items"]
+    assert [(each["id"], each["state"]) for each in shown] == [(number, "silent")]
+    assert store.get(number).seen_ns == seen_ns  # as it was heard of last
+    assert server.workspace.state.tallies().sources["remote", "silent"] >= 1  # for /metrics
+    assert not [each for each in taps.note_silent(server.workspace, seen_ns + round(90e9)) if each.startswith(f"{name}:")]
+    assert ask(server, "POST", f"{name}/sources/{number}/heartbeat", beat).json()["state"] == "running"
+    kinds = [event.kind for event in server.workspace.state.events(name)]
+    assert kinds.count("source.silent") == 1
+    assert kinds.count("source.running") == 2
+
+
 def test_a_tap_says_how_it_ended(server: Serving, name: str) -> None:
     number = ask(server, "POST", f"{name}/sources", tap()).json()["id"]
     told = {"instance": "one", "ended": "failed", "trouble": "eth0 is gone"}

@@ -4,6 +4,7 @@
     lease        every 1 s    ends the children of networks that aren't any more; asks no store, which may be why
     recovery     every 30 s   what a process that died left half done; once, before anything else moves
     taps         every 1 s    a process for each source that is to be observed here
+    silence      every 5 s    taps on other hosts that say nothing any more
     jobs         every 1 s    a process for each job, some at once
     learning     every 60 s   what is due to be trained or sized anew, as jobs
     upkeep       every 5 min  roll-ups and retention of the embedded metric store, files that nobody reads
@@ -33,12 +34,12 @@ from adumbra.daemon.taps import STOP_S as TAPS_STOP_S
 from adumbra.daemon.taps import TURN_S as TAPS_S
 from adumbra.daemon.taps import Taps
 from adumbra.schema.records import NANOSECONDS
-from adumbra.service import upkeep, uploads
+from adumbra.service import taps, upkeep, uploads
 from adumbra.service.recovery import recover
 from adumbra.service.workspace import Workspace
 from adumbra.telemetry import Telemetry
 
-RECOVERY_S, LEARNING_S, UPKEEP_S, LEASE_LOOK_S = 30.0, 60.0, 300.0, 1.0
+RECOVERY_S, LEARNING_S, UPKEEP_S, LEASE_LOOK_S, SILENCE_S = 30.0, 60.0, 300.0, 1.0, 5.0
 STOP_S = 25.0
 """How long everything has, in all, to end in good order."""
 DELETING_S = 60.0
@@ -80,6 +81,7 @@ class Daemon:
             Loop("taps", self._once_recovered(self.taps.turn), TAPS_S, OFTEN_S),
             Loop("jobs", self._once_recovered(self.jobs.turn), JOBS_S, OFTEN_S),
             Loop("learning", self._once_recovered(learning.turn), LEARNING_S),
+            Loop("silence", self._once_recovered(self._note_silent), SILENCE_S),
             Loop("upkeep", self._once_recovered(self._upkeep), UPKEEP_S),
             *others,
         )
@@ -165,6 +167,10 @@ class Daemon:
         """The loops of taps and jobs do it, too, but not while the store keeps them waiting, or fails them."""
         self.taps.cut()
         self.jobs.cut()
+
+    def _note_silent(self) -> None:
+        for told in taps.note_silent(self._workspace, self._now(), self.ownership.owns):
+            self._log.warning("a tap is silent", what=told)
 
     def _upkeep(self) -> None:
         upkeep.maintain(self._workspace, self._now())

@@ -104,9 +104,14 @@ class SourceState(StrEnum):
 
     WAITING = "waiting"  # to be begun, or begun again after it failed
     RUNNING = "running"
+    SILENT = "silent"  # a tap on another host that says nothing any more; it runs again once it is heard
     DONE = "done"  # a file, to its end
     STOPPED = "stopped"  # because somebody asked for it
     FAILED = "failed"  # for good: trying again won't help
+
+    @property
+    def over(self) -> bool:
+        return self in {SourceState.DONE, SourceState.STOPPED, SourceState.FAILED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from adumbra.decode.share import Share
 from adumbra.meter.flow_records import FlowMeterSettings
-from adumbra.metering import ExportMetering, LogMetering, Metering, PacketMetering, Watch
+from adumbra.metering import ExportFeed, ExportMetering, LogMetering, Metering, PacketMetering, Watch
 from adumbra.schema.addresses import Prefix
 from adumbra.schema.errors import InputError
 from adumbra.schema.sources import (
@@ -22,14 +24,15 @@ from adumbra.schema.sources import (
     UdpTunnelSource,
 )
 from adumbra.schema.spec import NetworkSpec
+from adumbra.tap.bpf import Program
 from adumbra.tap.flow_log import FlowLogFile
 from adumbra.tap.flows import ExportReplay, FlowCollector
 from adumbra.tap.live import LiveTap
-from adumbra.tap.packet_socket import PacketSocket, open_packet_sockets
+from adumbra.tap.packet_socket import PacketSocket, open_packet_sockets, refitted
 from adumbra.tap.protocol import Source
 from adumbra.tap.replay import PcapReplay
-from adumbra.tap.tunnel import TunnelTap
-from adumbra.workers import Job, Running, Workers
+from adumbra.tap.tunnel import TunnelTap, open_endpoint
+from adumbra.workers import Gathered, Hands, Job, Running, Workers
 
 MAX_WORKERS = 64
 FILES = (CaptureSource, ExportFileSource, FlowLogSource)
@@ -53,16 +56,17 @@ class CaptureTap:
 
 @dataclass(frozen=True, slots=True)
 class EndpointTap:
-    """A tunnel's endpoint, opened by its worker before it gives up its privileges."""
+    """A tunnel's endpoint, by a socket that was opened before."""
 
     source: UdpTunnelSource | RawTunnelSource
+    socket: socket.socket
 
     @property
     def name(self) -> str:
         return str(self.source)
 
     def open(self, running: Running) -> Source:
-        return TunnelTap(self.source, running.now, running.should_stop)
+        return TunnelTap(self.source, running.now, running.should_stop, opened=self.socket)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,11 @@ class InterfaceTap:
 
 
 @contextmanager
-def metered(watch: Watch, source: SourceSpec, running: Running, workers: int = 1) -> Iterator[Metering]:
-    """What meters a source, opened. Raises InputError for workers that it can't have, SourceError where it can't be read."""
+def metered(
+    watch: Watch, source: SourceSpec, running: Running, workers: int = 1, hands: Hands | None = None
+) -> Iterator[Metering]:
+    """What meters a source, opened. hands: processes that were begun before, for a source that `takes_hands`, which has them
+    ended with it. Raises InputError for workers that it can't have, SourceError where it can't be read."""
     if not 1 <= workers <= MAX_WORKERS:
         raise InputError(f"{workers} workers can't share a source", f"give --workers 1 to {MAX_WORKERS}")
     if workers > 1 and not isinstance(source, CaptureSource | LiveSource):
@@ -97,18 +104,42 @@ def metered(watch: Watch, source: SourceSpec, running: Running, workers: int = 1
                 yield stack.enter_context(Workers([Job(CaptureTap(source), watch, share) for share in shares], running))
             case LiveSource():
                 sockets = open_packet_sockets(source.interface, prefixes_of(watch.spec), workers=workers)
-                yield stack.enter_context(Workers([Job(InterfaceTap(source, one), watch) for one in sockets], running))
+                for one in sockets:
+                    stack.callback(one.close)
+                jobs = [Job(InterfaceTap(source, one), watch) for one in sockets]
+                yield stack.enter_context(Workers(jobs, running, hands, partial(_filters, sockets)))
             case UdpTunnelSource() | RawTunnelSource():
-                yield stack.enter_context(Workers([Job(EndpointTap(source), watch)], running))
+                opened = stack.enter_context(open_endpoint(source))
+                yield stack.enter_context(Workers([Job(EndpointTap(source, opened), watch)], running, hands))
             case CollectorSource():
-                collector = stack.enter_context(FlowCollector(source, running.now, running.should_stop))
+                collector = stack.enter_context(FlowCollector(source, running.now))
                 running.ready()
-                yield ExportMetering(watch, collector)
+                yield ExportMetering(watch, ExportFeed(collector), should_stop=running.should_stop)
             case ExportFileSource():
                 files = FlowMeterSettings(lateness_s=None)
-                yield ExportMetering(watch, stack.enter_context(ExportReplay(source)), files)
+                yield ExportMetering(watch, ExportFeed(stack.enter_context(ExportReplay(source))), files)
             case FlowLogSource():
                 yield LogMetering(watch, stack.enter_context(FlowLogFile(source.path)))
+
+
+def takes_hands(source: SourceSpec) -> bool:
+    """Whether a source is metered by processes that may have been begun before it is opened."""
+    return isinstance(source, LiveSource | UdpTunnelSource | RawTunnelSource)
+
+
+def metered_beside(metering: Metering, watch: Watch, running: Running) -> Metering:
+    """The same source, which goes on, by another watch from now on. Raises SourceError where it can't be had for that."""
+    if isinstance(metering, ExportMetering):
+        other = metering.beside(watch, running.should_stop)
+        running.ready()
+        return other
+    assert isinstance(metering, Workers | Gathered), f"{metering.name} ends by itself"
+    return metering.beside(watch, running)
+
+
+def _filters(sockets: Sequence[PacketSocket], watches: Sequence[Watch]) -> list[Program | None]:
+    """What the sockets of an interface are to take for all of these watches."""
+    return [*refitted(sockets, tuple(dict.fromkeys(each for watch in watches for each in prefixes_of(watch.spec))))]
 
 
 def prefixes_of(spec: NetworkSpec) -> tuple[Prefix, ...]:

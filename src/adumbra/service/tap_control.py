@@ -59,6 +59,12 @@ def from_file(name: str, text: str, path: Path) -> Following:
     return Following(Network(declared(name, text), spec, expand_vms(spec)), (1, 0))
 
 
+def from_text(text: str) -> Network:
+    """A network that is kept nowhere, by its spec. Raises SpecError."""
+    spec = parse_spec(text, "spec")
+    return Network(declared(spec.name, text), spec, expand_vms(spec))
+
+
 @dataclass(frozen=True, slots=True)
 class Introduction:
     """What a tap says of itself when it registers. number: of a source that is there already, None for one of its own."""

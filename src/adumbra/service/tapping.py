@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from adumbra.http_asking import HttpAccess
-from adumbra.metering import Metering
+from adumbra.meter.flow_records import FlowMeterSettings
+from adumbra.metering import Metering, Watch
 from adumbra.schema.errors import AdumbraError, InputError, NotFoundError, StoreError, StoreUnavailableError
 from adumbra.schema.jobs import SourceState
 from adumbra.schema.records import NANOSECONDS, Accounts, MetricBatch
-from adumbra.schema.sources import LiveSource, SourceSpec, parse_source
+from adumbra.schema.sources import CollectorSource, SourceSpec, parse_source
 from adumbra.service.following import (
     ObserveOptions,
     Progress,
@@ -35,8 +36,8 @@ from adumbra.service.following import (
 )
 from adumbra.service.networks import Network
 from adumbra.service.observations import Observation
-from adumbra.service.source_metering import FILES, metered
-from adumbra.service.tap_control import Beats, Control, Following, Introduction
+from adumbra.service.source_metering import FILES, metered, metered_beside, takes_hands
+from adumbra.service.tap_control import Beats, Control, Following, Introduction, from_text
 from adumbra.service.tap_home import TapHome
 from adumbra.shadow import Shadow
 from adumbra.store.http_access import NotLetInError
@@ -46,11 +47,13 @@ from adumbra.store.served import ServedConfig, ServedStore
 from adumbra.store.served_access import Servers
 from adumbra.store.spool import Spool
 from adumbra.store.urls import StoreAddress, open_remote
-from adumbra.workers import Running
+from adumbra.worker import ANY_SPEC
+from adumbra.workers import Hands, Running
 
 HEARTBEAT_S, WAIT_S, LOOK_S = 2.0, 0.25, 0.1
 WRITE_EVERY_S = 0.2
 _READY_S, _CLOSED_S, _LONGEST_STEP_S = 120.0, 15.0, 600.0
+_MOST_LEAVING = 4
 _FOREVER_NS = 2**62
 _PATIENCE = Patience(first_s=0.25, longest_s=15.0, idle_s=5.0)
 
@@ -86,7 +89,7 @@ def tap(job: TapJob, now: Callable[[], int], progress: Progress = lambda *_: Non
     with TapHome(job.home, job.network, str(source), job.number) as home:
         if job.store is not None and job.following is not None:
             with _outbox(job, home, open_remote(job.store), job.store.name) as outbox:
-                return _Tap(job, source, now, outbox, None).run(job.following, progress)
+                return _Tap(job, source, now, outbox).run(job.following, progress)
         return _for_servers(job, source, home, now, progress)
 
 
@@ -97,12 +100,14 @@ def _for_servers(job: TapJob, source: SourceSpec, home: TapHome, now: Callable[[
     with ExitStack() as stack:
         servers = stack.enter_context(Servers(job.servers))
         control = Control(servers, tap_says, home)
-        following = _first(job, control)
+        ready = Readiness(job, source, stack)
+        following = _first(job, control, ready)
         if following is None:
             raise InputError(f"there was no network {job.network} until the tap was to end", "create it, then tap for it")
         store = ServedStore(ServedConfig(job.servers, control.number, home.instance))
         outbox = stack.enter_context(_outbox(job, home, store, f"the server {job.servers[0].url}"))
         tap_ = _Tap(job, source, now, outbox, store)
+        tap_.hands = ready.hands
         return tap_.run_with(control, following, progress)
 
 
@@ -110,7 +115,28 @@ def _outbox(job: TapJob, home: TapHome, store: Any, name: str) -> Outbox:
     return Outbox(name, store, Spool(home.spool, job.spool_bytes, save_every=16), patience=_PATIENCE, say=job.say)
 
 
-def _first(job: TapJob, control: Control) -> Following | None:
+class Readiness:
+    """What a tap has begun while it waits: the processes that will capture, and all compiled code. hands: None before that."""
+
+    def __init__(self, job: TapJob, source: SourceSpec, stack: ExitStack) -> None:
+        self._job, self._source, self._stack = job, source, stack
+        self.hands: Hands | None = None
+        self._is_ready = isinstance(source, FILES)  # which wait for nobody
+
+    def get_ready(self) -> None:
+        """Does so, once."""
+        if self._is_ready:
+            return
+        self._is_ready = True
+        if takes_hands(self._source):
+            self.hands = self._stack.enter_context(Hands(self._job.options.workers, warm=True))
+        warm_up(from_text(ANY_SPEC))
+        if self.hands is not None:
+            self.hands.wait_until_warm(self._job.options.stop)
+        self._job.say("the tap is ready to begin")
+
+
+def _first(job: TapJob, control: Control, ready: Readiness) -> Following | None:
     """What is to be followed: as a server says; as it was said last, where none answers; once the network is there, where it
     isn't yet. None where the tap is to end before. Raises StoreError where no server lets us in.
     """
@@ -136,6 +162,7 @@ def _first(job: TapJob, control: Control) -> Following | None:
         if what != said:
             job.say(what)
             said = what
+        ready.get_ready()
         time.sleep(WAIT_S)
     return None
 
@@ -167,14 +194,18 @@ class _Window:
 
 
 class _Run:
-    """A source that is followed by a spec, in a thread of its own, until it ends or is told to."""
+    """A source that is followed by a spec, in a thread of its own, until it ends or is told to. beside: what meters the same
+    source, which goes on, by another spec."""
 
-    def __init__(self, tap_: _Tap, network: Network, window: _Window, progress: Progress) -> None:
-        self._tap, self.network, self.window, self._progress = tap_, network, window, progress
+    def __init__(
+        self, tap_: _Tap, network: Network, window: _Window, progress: Progress, beside: Metering | None = None
+    ) -> None:  # fmt: skip
+        self._tap, self.network, self.window, self._progress, self._beside = tap_, network, window, progress, beside
         self.interval_ns = network.spec.interval_ns
         self.ready, self.ended, self._stop = threading.Event(), threading.Event(), threading.Event()
         self.metering: Metering | None = None
         self.error: BaseException | None = None
+        self.leaves_ns = _FOREVER_NS
         self.written: Mapping[str, Any] = {}
         self.shadow: Shadow = tap_.shadow(network)
         self._thread = threading.Thread(target=self._work, name=f"tap of {tap_.job.source}", daemon=True)
@@ -201,25 +232,34 @@ class _Run:
         vigil = Vigil.over(tap_.source, replace(options, stop=self._stop.is_set, write_every_s=WRITE_EVERY_S), tap_.now)
         try:
             running = Running(tap_.now, vigil.is_over, self.ready.set)
-            with metered(watch_of(self.network, options.layer), tap_.source, running, options.workers) as metering:
-                self.metering = metering
-                self.written = follow(self.shadow, metering, vigil, self.window, self._progress)
+            self.metering = self._metering(watch_of(self.network, options.layer), running)
+            self.written = follow(self.shadow, self.metering, vigil, self.window, self._progress)
         except BaseException as error:  # noqa: BLE001 raised again by whoever waits for it
             self.error = error
         finally:
             self.ended.set()
             tap_.wake.set()
 
+    def _metering(self, watch: Watch, running: Running) -> Metering:
+        if self._beside is not None:
+            return metered_beside(self._beside, watch, running)
+        tap_, options = self._tap, self._tap.job.options
+        return tap_.opened.enter_context(metered(watch, tap_.source, running, options.workers, tap_.hands))
+
 
 class _Tap:
     """A tap while it runs."""
 
     def __init__(
-        self, job: TapJob, source: SourceSpec, now: Callable[[], int], outbox: Outbox, served: ServedStore | None
+        self, job: TapJob, source: SourceSpec, now: Callable[[], int], outbox: Outbox, served: ServedStore | None = None
     ) -> None:
         self.job, self.source, self.now, self._outbox, self._served = job, source, now, outbox, served
+        self.hands: Hands | None = None
+        self.opened = ExitStack()
+        """What the source holds open: whoever follows it after another spec has the same."""
         self.wake = threading.Event()
         self._run: _Run | None = None
+        self._leaving: list[_Run] = []
         self._ready_said = False
         self._beats: Beats | None = None
 
@@ -249,21 +289,8 @@ class _Tap:
 
     def run(self, following: Following, progress: Progress) -> Observation:
         """Follows the source to its end. Raises what that does."""
-        run = self._started(following.network, progress)
-        if not isinstance(self.source, FILES):
-            warm_up(following.network)  # while the source is opened
-        while not run.ended.is_set():
-            self.wake.wait(LOOK_S)
-            self.wake.clear()
-            if run.ready.is_set() and not self._ready_said:
-                self._ready_said = True
-                self.job.options.ready()
-            if self.job.options.stop() or (self._beats is not None and self._beats.over):
-                run.stop()
-            renewal = self._beats.renewal() if self._beats is not None else None
-            if renewal is not None and not run.ended.is_set():
-                run = self._renewed(run, renewal.network, progress)
-        run.join()
+        with self.opened:
+            run = self._to_its_end(following, progress)
         if run.error is not None:
             raise run.error
         assert run.metering is not None
@@ -272,8 +299,35 @@ class _Tap:
         )
         return replace(observation, notes=(*observation.notes, *self._sent(progress)))
 
-    def _started(self, network: Network, progress: Progress, from_ns: int = 0) -> _Run:
-        run = _Run(self, network, _Window(self._outbox, from_ns), progress)
+    def _to_its_end(self, following: Following, progress: Progress) -> _Run:
+        """The run that followed the source last, once it and all others have ended."""
+        run = self._started(following.network, progress)
+        try:
+            if not isinstance(self.source, FILES):
+                warm_up(following.network)  # while the source is opened
+            while not run.ended.is_set():
+                self.wake.wait(LOOK_S)
+                self.wake.clear()
+                if run.ready.is_set() and not self._ready_said:
+                    self._ready_said = True
+                    self.job.options.ready()
+                if self.job.options.stop() or (self._beats is not None and self._beats.over):
+                    run.stop()
+                self._take_leave()
+                renewal = self._beats.renewal() if self._beats is not None else None
+                if renewal is not None and not run.ended.is_set():
+                    run = self._renewed(run, renewal.network, progress)
+        finally:
+            for each in (*self._leaving, run):
+                each.stop()
+            for each in (*self._leaving, run):
+                each.join()
+        return run
+
+    def _started(
+        self, network: Network, progress: Progress, from_ns: int = 0, beside: Metering | None = None
+    ) -> _Run:  # fmt: skip
+        run = _Run(self, network, _Window(self._outbox, from_ns), progress, beside)
         self._run = run
         run.start()
         return run
@@ -289,19 +343,16 @@ class _Tap:
             run.window.until_ns = 0  # all of it follows again
             run.stop()
             run.join()
+            self.opened.close()
             return self._started(network, progress)
-        if isinstance(self.source, LiveSource):
-            return self._handed_over(run, network, progress)
-        run.window.until_ns = cut = self._border(run.interval_ns)
-        self._until_passed(run, cut)
-        following = self._started(network, progress, _FOREVER_NS)
-        self._until_ready(following)
-        following.window.from_ns = self._border(following.interval_ns)
-        return following
+        return self._handed_over(run, network, progress)
 
     def _handed_over(self, run: _Run, network: Network, progress: Progress) -> _Run:
-        """Two watch an interface at once until an interval's border: what ends before is the one's, the rest the other's."""
-        following = self._started(network, progress, _FOREVER_NS)
+        """Two follow the source at once until an interval's border: what ends before is the one's, the rest the other's."""
+        self._until_ready(run)
+        if run.ended.is_set():
+            return run
+        following = self._started(network, progress, _FOREVER_NS, run.metering)
         self._until_ready(following)
         if following.ended.is_set():
             run.stop()
@@ -310,8 +361,14 @@ class _Tap:
         step_ns = math.lcm(run.interval_ns, following.interval_ns)
         cut = self._border(step_ns if step_ns <= _LONGEST_STEP_S * NANOSECONDS else following.interval_ns)
         run.window.until_ns = following.window.from_ns = cut
-        self._until_passed(run, cut)
+        run.leaves_ns = cut + round(self._late_s * NANOSECONDS)
+        self._leaving.append(run)
         return following
+
+    @property
+    def _late_s(self) -> float:
+        """How long after an interval's end something may still come for it."""
+        return _CLOSED_S + (FlowMeterSettings().lateness_s or 0.0) * isinstance(self.source, CollectorSource)
 
     def _border(self, interval_ns: int) -> int:
         """The next time but one at which an interval begins: what is open now, and was opened now, is not cut."""
@@ -324,15 +381,15 @@ class _Tap:
                 run.stop()
             time.sleep(LOOK_S)
 
-    def _until_passed(self, run: _Run, cut_ns: int) -> None:
-        """Waits until all that a run saw before a time is written, and ends it."""
-        last_ns = cut_ns + round(_CLOSED_S * NANOSECONDS)
-        while run.window.passed_ns <= cut_ns and not run.ended.is_set() and self.now() < last_ns:
-            if self.job.options.stop():
-                break
-            time.sleep(LOOK_S)
-        run.stop()
-        run.join()
+    def _take_leave(self) -> None:
+        """Ends those that follow an older spec, once all that they saw before theirs ended is written."""
+        now_ns = self.now()
+        for run in self._leaving:
+            if run.window.passed_ns > run.window.until_ns or now_ns >= run.leaves_ns:
+                run.stop()
+        for run in self._leaving[: max(0, len(self._leaving) - _MOST_LEAVING)]:  # another spec again and again
+            run.stop()
+        self._leaving = [run for run in self._leaving if not run.ended.is_set()]
 
     def _registered(self, number: int) -> None:
         if self._served is not None and self._served.config.source != number:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from adumbra.service.workspace import Workspace
 from adumbra.store.shipments import NEWS_S
 
 SILENT_S = 60.0
-"""After so long without a word a tap counts as gone, and another may have its source."""
+"""After so long without a word a tap counts as gone: its source is silent, and another tap may have it."""
 _NANOSECONDS = 1_000_000_000
 
 
@@ -134,9 +134,23 @@ def make_room(workspace: Workspace, name: str, text: str, tap: tuple[str, str], 
 
 def _remote(workspace: Workspace, name: str, source: str) -> list[SourceRecord]:
     """The sources of that name that taps on other hosts observe."""
-    going = {SourceState.WAITING, SourceState.RUNNING}
     found = workspace.state.sources.of(name)
-    return [each for each in found if each.place is Place.REMOTE and each.source == source and each.state in going]
+    return [each for each in found if each.place is Place.REMOTE and each.source == source and not each.state.over]
+
+
+def note_silent(workspace: Workspace, now_ns: int, owned: Callable[[str], bool] = lambda _: True) -> tuple[str, ...]:
+    """Notes, with an event, each tap on another host that hasn't been heard of for SILENT_S. A sentence for each.
+
+    owned: the networks that are looked after. Such a source is silent until its tap is heard of again.
+    """
+    told = []
+    for each in workspace.state.sources.open(Place.REMOTE):
+        if each.state is SourceState.SILENT or not owned(each.network) or not _silent(each, now_ns):
+            continue
+        message = f"Nothing was heard of {each.source} on {each.host or 'another host'} for {SILENT_S:.0f} s."
+        workspace.state.sources.move(each.id, SourceState.SILENT, now_ns, message, seen_ns=each.seen_ns)
+        told.append(f"{each.network}: {message}")
+    return tuple(told)
 
 
 def of_network(workspace: Workspace, name: str, number: int) -> SourceRecord:
@@ -156,7 +170,7 @@ def stop(workspace: Workspace, name: str, number: int, now_ns: int) -> SourceRec
 def hear(workspace: Workspace, name: str, number: int, told: Told, now_ns: int) -> Heard:
     """Notes what a tap says of its source. Raises ConflictError where another tap has it."""
     source, sources = of_network(workspace, name, number), workspace.state.sources
-    going = source.state in {SourceState.WAITING, SourceState.RUNNING}
+    going = not source.state.over
     if source.instance not in {"", told.instance} and not (
         going and source.place is Place.SERVER and (source.state is SourceState.WAITING or _silent(source, now_ns))
     ):
@@ -166,9 +180,10 @@ def hear(workspace: Workspace, name: str, number: int, told: Told, now_ns: int) 
     if told.ended is not None and going:
         message = f"The tap of {source.source} ended: {told.ended.value}." + (f" {told.trouble}" if told.trouble else "")
         source = sources.move(number, told.ended, now_ns, message, accounts=accounts, trouble=trouble)
-    elif going and (source.state is SourceState.WAITING or source.instance != told.instance):
+    elif going and (source.state is not SourceState.RUNNING or source.instance != told.instance):
+        again = " again" if source.state is SourceState.SILENT else ""
         source = sources.move(
-            number, SourceState.RUNNING, now_ns, f"{source.source} is observed.", instance=told.instance,
+            number, SourceState.RUNNING, now_ns, f"{source.source} is observed{again}.", instance=told.instance,
             process=told.process, accounts=accounts, trouble=trouble,
         )  # fmt: skip
     else:

@@ -17,7 +17,7 @@ class TryLaterError(StoreUnavailableError):
 
 
 class NotLetInError(StoreUnavailableError):
-    """The server refuses us as such: our user, password or token. What was to be written is kept until that is mended."""
+    """The server refuses us as such: our user, password or token; or we don't trust its certificate. What was to be written is kept until that is mended."""
 
 
 class StoreAsker(HttpAsker):
@@ -31,6 +31,8 @@ class StoreAsker(HttpAsker):
         super().__init__(access, lambda _: on_retry())
 
     def error(self, trouble: Trouble, what: str, mend: str) -> AdumbraError:
+        if trouble is Trouble.UNTRUSTED:  # another try meets the same
+            return NotLetInError(what, mend)
         kind = StoreError if trouble in {Trouble.PACKED, Trouble.LONG} else StoreUnavailableError
         return kind(what, mend)
 

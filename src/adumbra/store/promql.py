@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from adumbra.http_asking import Answer
 from adumbra.schema.errors import StoreError
 from adumbra.schema.records import Floats, Ints
-from adumbra.store.http_access import StoreAsker, TryLaterError
+from adumbra.store.http_access import StoreAsker
 
 MOST_STEPS = 11_000
 """The most points of a series that Prometheus gives in one answer."""
@@ -72,12 +72,9 @@ class Api:
         """Deletes what matches; without it, asks only. Whether the server lets us."""
         form = {} if match is None else {"match[]": match}
         url = f"{self._url}/api/v1/admin/tsdb/delete_series"
-        try:
-            answer = self._client.ask("POST", url, form=form, give_up_s=0)
-        except TryLaterError as error:
-            if "admin" in error.said.lower():  # how Prometheus says that it is switched off: by 503
-                return False
-            raise
+        answer = self._client.ask("POST", url, form=form, give_up_s=self._patience_s, wanted=_switched_off)
+        if _switched_off(answer):
+            return False
         if match is None:  # that nothing is named is what is wrong with it then
             return answer.status in {200, 204, 400, 422} and "match" in self._client.told(answer)
         return answer.good
@@ -127,3 +124,8 @@ class Api:
 def _time(ms: int) -> str:
     """Seconds, exactly."""
     return f"{ms // 1000}.{ms % 1000:03d}"
+
+
+def _switched_off(answer: Answer) -> bool:
+    """Whether Prometheus says that its admin API is: by 503, which would otherwise be worth another try."""
+    return answer.status == 503 and b"admin" in answer.body.lower()

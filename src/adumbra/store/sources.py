@@ -17,7 +17,7 @@ from adumbra.store.statements import DELETED, find, find_kept, note, numbered, o
 MAX_SOURCES = 64
 """Sources of one network that are not over."""
 KEPT_SOURCES = 200
-_OPEN = (SourceState.WAITING.value, SourceState.RUNNING.value)
+_OPEN = tuple(state.value for state in SourceState if not state.over)
 
 
 class SourceStore:
@@ -75,15 +75,15 @@ class SourceStore:
 
     def move(self, number: int, state: SourceState, now_ns: int, message: str, **changed: Any) -> SourceRecord:
         """Notes what became of a source, with an event that says `message`. changed: instance, process, trouble, restarts,
-        next_ns, accounts, as in SourceRecord. One that is stopped or over stays so. Raises NotFoundError."""
+        next_ns, accounts, seen_ns, as in SourceRecord. One that is stopped or over stays so. Raises NotFoundError."""
         table = tables.sources
         with self._database.writing(f"note what became of source {number}") as connection:
             found = _find(connection, number)
             names_subject(f"source/{number}")
             if found.state not in _OPEN:
                 return _source(found)
-            new = {name: rows.plain(value) for name, value in changed.items()}
-            connection.execute(sa.update(table).where(table.c.id == number).values(state=state.value, seen_ns=now_ns, **new))
+            new = {"seen_ns": now_ns} | {name: rows.plain(value) for name, value in changed.items()}
+            connection.execute(sa.update(table).where(table.c.id == number).values(state=state.value, **new))
             note(connection, now_ns, found.network, f"source.{state.value}", message, id=number)
             return _source(_find(connection, number))
 

@@ -101,7 +101,7 @@ class Receiver:
         self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self.receive_buffer_bytes = _widen(opened, room.receive_buffer_bytes)
+            self.receive_buffer_bytes = widen(opened, room.receive_buffer_bytes)
             self._note_drops()
         except OSError as error:
             opened.close()
@@ -209,8 +209,11 @@ def _pass_over(code: int) -> None:
         raise AdumbraError(f"the socket could not be read: {os.strerror(code)}", "start the observation again")
 
 
-def _widen(opened: socket.socket, size_bytes: int) -> int:
-    """Asks for a receive buffer as large as is allowed; gives what was granted, as the kernel counts it."""
+def widen(opened: socket.socket, size_bytes: int) -> int:
+    """Asks for a receive buffer as large as is allowed; gives what was granted, as the kernel counts it: twice that. One that
+    is as large already stays: it may have been had by a privilege that is gone."""
+    if (granted := opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)) >= 2 * size_bytes:
+        return granted
     try:
         opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size_bytes)
     except PermissionError:

@@ -8,6 +8,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from adumbra.schema.errors import SourceError
 from adumbra.schema.records import Bytes, Frames, Ints, Losses
 from adumbra.tap import ring_kernels
+from adumbra.tap.bpf import Program
 from adumbra.tap.packet_socket import PacketSocket
 
 BATCH_FRAMES = 16_384
@@ -81,6 +83,17 @@ class LiveTap:
         """Has the iteration end once what was taken until then is given. May be called from a signal's handler."""
         self._stopped = True
 
+    def refit(self, program: Program) -> None:
+        """From now on the ring takes what this filter passes, and loses nothing of what both this one and the last pass. Raises
+        SourceError where the kernel refuses it."""
+        self._socket = replace(self._socket, filter=program)
+        try:
+            self._socket.arm()
+        except OSError as error:
+            raise SourceError(
+                f"{self.name} can't be tapped for other addresses: {error.strerror}", "start the tap again"
+            ) from None
+
     def progress(self) -> float | None:
         return None
 
@@ -129,6 +142,13 @@ class LiveTap:
             self._freezes += freezes
 
 
+def warm_up() -> None:
+    """Loads the compiled code that walks a ring."""
+    columns = [np.zeros(1, np.int64) for _ in range(4)]
+    ring_kernels.walk_block(np.zeros(64, np.uint8), 0, 64, 0, 0, 0, *columns)
+    ring_kernels.fence()
+
+
 class _Ring:
     """The mapped ring: blocks that the kernel hands over in turn, and gets back."""
 
@@ -152,8 +172,7 @@ class _Ring:
         self._map = mmap.mmap(self._socket.socket.fileno(), self._socket.ring_bytes, flags=mmap.MAP_SHARED)
         self._data = np.frombuffer(self._map, np.uint8)
         self._status = self._data.view(np.uint32)[ring_kernels.STATUS_AT // 4 :: self._block_bytes // 4]
-        ring_kernels.walk_block(np.zeros(64, np.uint8), 0, 64, 0, 0, 0, *self._columns)
-        ring_kernels.fence()
+        warm_up()
 
     def close(self) -> None:
         self._data = np.zeros(0, np.uint8)

@@ -29,6 +29,7 @@ _MIN_RING_BYTES, _MAX_RING_BYTES = 1 << 17, 1 << 32
 _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 1 << 16, 1 << 24
 _MAX_WORKERS = 256
 _FEWEST_INSTRUCTIONS = 256
+_BY_FLOW = "this kernel shares packets out by flow only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,23 @@ def open_packet_sockets(
             raise SourceError(what, "live taps need Linux 4.20 or newer with CONFIG_PACKET") from None
         raise
     return tuple(_noted(one, note) for one in opened)
+
+
+def refitted(sockets: Sequence[PacketSocket], prefixes: Sequence[Prefix]) -> list[Program]:
+    """The filters by which open sockets of an interface take the packets of these prefixes; several share them out so from now
+    on. Raises SourceError where the kernel can't."""
+    if len(prefixes) > bpf.MAX_PREFIXES:
+        raise SourceError(
+            f"{len(prefixes)} prefixes are too many to tap {sockets[0].interface} for", f"give at most {bpf.MAX_PREFIXES}"
+        )
+    try:
+        if len(sockets) > 1 and not any(_BY_FLOW in note for note in sockets[0].notes):
+            _share_by(sockets, prefixes)
+        return [_fitting_filter(prefixes, one.settings, one.link) for one in sockets]
+    except OSError as error:
+        raise SourceError(
+            f"{sockets[0].interface} can't be tapped for other prefixes: {error.strerror}", "start the tap again"
+        ) from None
 
 
 def _noted(one: PacketSocket, note: str) -> PacketSocket:
@@ -250,9 +268,13 @@ def _share_out(opened: Sequence[PacketSocket], prefixes: Sequence[Prefix]) -> st
         if error.errno != errno.EINVAL:
             raise
         _join(sockets, _FANOUT_HASH | _DEFRAGMENT)
-        return "this kernel shares packets out by flow only, so that a remote may be seen by several workers"
+        return f"{_BY_FLOW}, so that a remote may be seen by several workers"
+    return _share_by(opened, prefixes)
+
+
+def _share_by(opened: Sequence[PacketSocket], prefixes: Sequence[Prefix]) -> str:
     program = bpf.compile_fanout(prefixes, opened[0].link, tunnels=opened[0].settings.tunnels)
-    _with_program(program, lambda packed: sockets[0].setsockopt(SOL_PACKET, _FANOUT_DATA, packed))
+    _with_program(program, lambda packed: opened[0].socket.setsockopt(SOL_PACKET, _FANOUT_DATA, packed))
     return program.note
 
 

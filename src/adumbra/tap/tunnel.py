@@ -3,6 +3,7 @@ header; unwraps nothing."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Self
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from adumbra.schema.records import Frames, Link, Losses
 from adumbra.schema.sources import RawTunnelSource, Tunnel, UdpTunnelSource
-from adumbra.tap.datagrams import Clock, Received, Receiver, Room, open_gre, open_udp
+from adumbra.tap.datagrams import Clock, Received, Receiver, Room, open_gre, open_udp, widen
 
 HEADERS_ROOM = Room(datagrams=1024, each_bytes=640)
 """Enough for the headers of tunnels within tunnels: payloads are copied no further than that, their lengths are kept."""
@@ -23,12 +24,21 @@ _LONGEST_IPV4_HEADER = 60
 _VNI_END = 7  # bytes 4 to 6, in VXLAN's header (RFC 7348) as in Geneve's (RFC 8926)
 
 
+def open_endpoint(spec: UdpTunnelSource | RawTunnelSource) -> socket.socket:
+    """The socket of a tunnel's endpoint, its buffer as large as may be had: all that needs privileges. Raises SourceError."""
+    name = str(spec)
+    opened = open_udp(spec.address, spec.port, name) if isinstance(spec, UdpTunnelSource) else open_gre(spec.address, name)
+    widen(opened, HEADERS_ROOM.receive_buffer_bytes)
+    return opened
+
+
 class TunnelTap:
     """A tunnel's endpoint on this host as a source. Batches share one buffer: use a batch before asking for the next.
 
     Frames' `length` is the payload that was sent, UDP's or IP's, and `captured` at most the room for each. `now` is the wall
     clock in nanoseconds; `should_stop` is asked at each batch. An empty batch comes at least every quarter of a second.
-    Raises SourceError on entering where the port is taken or the privilege is missing; none is needed after that.
+    `opened`: its socket, where that was opened before; it is closed on leaving. Raises SourceError on entering where the port
+    is taken or the privilege is missing; none is needed after that.
     """
 
     def __init__(
@@ -37,8 +47,10 @@ class TunnelTap:
         now: Clock,
         should_stop: Callable[[], bool] | None = None,
         room: Room = HEADERS_ROOM,
+        opened: socket.socket | None = None,
     ) -> None:
         self.spec = spec
+        self._opened = opened
         self._room, self._now, self._should_stop = room, now, should_stop or (lambda: False)
         self._stopped = False
         self._receiver: Receiver | None = None
@@ -49,12 +61,10 @@ class TunnelTap:
         return str(self.spec)
 
     def __enter__(self) -> Self:
-        spec = self.spec
-        if isinstance(spec, UdpTunnelSource):
-            opened, room = open_udp(spec.address, spec.port, self.name), self._room
-        else:
-            opened = open_gre(spec.address, self.name)
-            room = replace(self._room, each_bytes=self._room.each_bytes + _LONGEST_IPV4_HEADER)
+        room = self._room
+        if isinstance(self.spec, RawTunnelSource):
+            room = replace(room, each_bytes=room.each_bytes + _LONGEST_IPV4_HEADER)
+        opened = self._opened or open_endpoint(self.spec)
         self._receiver = Receiver(opened, room, self._now, lambda: self._stopped or self._should_stop())
         return self
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from adumbra.profile.money import HOURS_PER_MONTH
 from adumbra.schema.errors import AdumbraError
-from adumbra.schema.jobs import JobRecord, JobState, SourceRecord, SourceState
+from adumbra.schema.jobs import JobRecord, JobState, SourceRecord
 from adumbra.schema.records import NANOSECONDS
 from adumbra.schema.sizing import RESOURCES, Confidence, Estimate, Machine, NetworkProfile
 from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec
@@ -200,7 +200,7 @@ def _filled(source: Observed, told: ObservationRecord | None) -> Observed:
 
 def _of_source(record: SourceRecord) -> Observed:
     figures, lost, ended = accounts_told(record.accounts)
-    going = record.state in {SourceState.WAITING, SourceState.RUNNING}
+    going = not record.state.over
     where = record.host or record.place.value
     return Observed(
         record.id, record.network, record.source, record.state.value, going, where, record.seen_ns, record.restarts, figures,
