@@ -21,7 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 ASKED_FOR = {
-    "tests/api/test_openapi.py": "asks every route by schemathesis, for minutes",
     "tests/console/test_pages.py": "wants a process of its own: NiceGUI's state is the process's",
     "tests/e2e/test_tour.py": "a browser's tour, for minutes",
 }

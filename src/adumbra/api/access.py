@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -55,8 +55,8 @@ Known = Annotated[Principal, Depends(_principal)]
 """Whoever asks, whatever they may."""
 
 
-def _that_may(role: Role) -> Callable[..., Principal]:
-    def check(who: Known, request: Request) -> Principal:
+def _that_may(role: Role) -> Callable[..., Awaitable[Principal]]:
+    async def check(who: Known, request: Request) -> Principal:  # not in a thread: there is nothing to wait for
         name = request.path_params.get("name")
         return allowed(who, role, name)
 
@@ -85,7 +85,7 @@ Admin = Annotated[Principal, Depends(_that_may(Role.ADMIN))]
 """Whoever asks, once they may do all, to all networks."""
 
 
-def _that_gives(who: Known) -> Principal:
+async def _that_gives(who: Known) -> Principal:
     if who.role is not Role.ADMIN:
         raise ForbiddenError(f"{who.name} is {who.role.value}, and this needs admin", "ask an administrator")
     return who

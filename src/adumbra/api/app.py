@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from typing import Any
 
-from fastapi import FastAPI
+import orjson
+from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Scope
@@ -67,6 +69,8 @@ class Api(FastAPI):
         super().__init__(**described)
         self.state.server = server
         self.state.hashing = asyncio.Semaphore(HASHED_AT_ONCE)
+        self._describing = threading.Lock()
+        self._described = b""
 
     def build_middleware_stack(self) -> ASGIApp:
         server: Server = self.state.server
@@ -77,11 +81,22 @@ class Api(FastAPI):
 
         return Limits(super().build_middleware_stack(), server.care, vouch, lambda: getattr(self.state, "page_headers", {}))
 
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            _problems_as_such(super().openapi())
+        return super().openapi()
+
+    def described(self) -> bytes:
+        """The OpenAPI as JSON. Written the first time, which takes seconds: for a thread, not for the loop that serves all."""
+        with self._describing:
+            self._described = self._described or orjson.dumps(self.openapi())
+        return self._described
+
 
 def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     """The API over a server. signs_in: who vouches for users beside it, if anybody does."""
     app = Api(
-        server, title="Adumbra", version=__version__, openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,
+        server, title="Adumbra", version=__version__, openapi_url=None, docs_url=None, redoc_url=None,
         summary="Sizes for the VMs of a virtual network before they boot.", generate_unique_id_function=_operation,
     )  # fmt: skip
     app.state.oidc = signs_in
@@ -94,15 +109,12 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)
     app.include_router(oidc.router, prefix="/v1")
-    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403)})
-    write = app.openapi
+    app.include_router(metrics_page.router, responses={code: _PROBLEMS[code] for code in (401, 403, 404)})
 
-    def described() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            _problems_as_such(write())
-        return write()
+    def openapi() -> Response:
+        return Response(app.described(), media_type="application/json")
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.add_api_route("/v1/openapi.json", openapi, include_in_schema=False)
     return app
 
 

@@ -23,7 +23,7 @@ VmNames = Annotated[
 
 
 def _rfc3339(given: object) -> object:
-    if isinstance(given, str) and not _MOMENT.fullmatch(given):
+    if not (isinstance(given, datetime) or (isinstance(given, str) and _MOMENT.fullmatch(given))):
         raise ValueError("give a time with its zone, such as 2026-01-31T12:00:00Z")
     return given
 

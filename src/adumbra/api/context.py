@@ -77,7 +77,7 @@ def passes_for(scope: MutableMapping[str, Any], who: Principal) -> None:
         asking.who, asking.sees_all = who.mark, who.sees(None)
 
 
-def _server(request: Request) -> Server:
+async def _server(request: Request) -> Server:  # not in a thread: there is nothing to wait for
     found: Server = request.app.state.server
     return found
 

@@ -282,12 +282,22 @@ def cells(
     chosen = {m.name: value(m) if grid.rolls_up else m.name for m in asked.metrics}
     listed = "".join(f", CAST({sql} AS DOUBLE) AS {name}" for name, sql in chosen.items())
     one_sided = "sum(one_sided) / sum(rows_in)" if grid.rolls_up else "one_sided / rows_in"
-    with registered(connection, "asked", {"vm": ids, "place": np.arange(len(ids), dtype=np.int64)}):
-        return connection.execute(
-            f"SELECT place AS at_vm, (start_ns - {grid.start_ns}) // {grid.step_ns} AS at_step, "
-            f"CAST({one_sided} AS DOUBLE) AS at_one_sided{listed} FROM ({' UNION ALL '.join(rows)}) JOIN asked USING (vm)"
-            + (" GROUP BY at_vm, at_step" if grid.rolls_up else "")
-        ).fetchnumpy()
+    found = connection.execute(
+        f"SELECT vm AS at_vm, (start_ns - {grid.start_ns}) // {grid.step_ns} AS at_step, "
+        f"CAST({one_sided} AS DOUBLE) AS at_one_sided{listed} FROM ({' UNION ALL '.join(rows)})"
+        + (" GROUP BY at_vm, at_step" if grid.rolls_up else "")
+    ).fetchnumpy()
+    return _placed(ids, found)
+
+
+def _placed(ids: Ids, found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Cells with their VM's place in `ids` for its id, without those of other VMs. To have SQL join the two costs more."""
+    if not len(found["at_vm"]):
+        return found
+    order = np.argsort(ids)
+    at = np.minimum(np.searchsorted(ids, found["at_vm"], sorter=order), len(ids) - 1)
+    found["at_vm"], theirs = order[at], ids[order[at]] == found["at_vm"]
+    return found if theirs.all() else {name: each[theirs] for name, each in found.items()}
 
 
 def _rows_of(asked: Asked, part: Source, runs: Sequence[Run], of_vms: str) -> Iterator[str]:

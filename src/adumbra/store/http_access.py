@@ -8,16 +8,11 @@ from adumbra.http_asking import Answer, HttpAccess, HttpAsker, LaterError, Troub
 from adumbra.schema.errors import AdumbraError, StoreError, StoreUnavailableError
 
 
-class TryLaterError(StoreUnavailableError):
-    """The server can't now. said: what it said."""
-
-    def __init__(self, what: str, mend: str = "", said: str = "") -> None:
-        super().__init__(what, mend)
-        self.said = said
-
-
 class NotLetInError(StoreUnavailableError):
-    """The server refuses us as such: our user, password or token; or we don't trust its certificate. What was to be written is kept until that is mended."""
+    """The server refuses us as such: our user, password or token; or we don't trust its certificate.
+
+    What was to be written is kept until that is mended.
+    """
 
 
 class StoreAsker(HttpAsker):
@@ -44,5 +39,5 @@ class StoreAsker(HttpAsker):
             to = self.place(answer.headers.get("location", ""))
             raise StoreUnavailableError(f"{place} sends us to {to or 'another place'}", "give the address that it is at")
         if answer.status in {408, 429} or answer.status >= 500:
-            error = TryLaterError(f"{place} can't now ({answer.status} {said})", "", said)
+            error = StoreUnavailableError(f"{place} can't now ({answer.status} {said})")
             raise LaterError(error, answer.retry_after_s)

@@ -5,6 +5,8 @@ A change here needs a migration beside it: a test compares the two.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 METADATA = sa.MetaData(
@@ -31,6 +33,30 @@ def _of_network() -> sa.Column[int]:
     return sa.Column("network_id", BigId, sa.ForeignKey("networks.id", ondelete="CASCADE"), nullable=False)
 
 
+def _of_versions(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table of what a network has in versions, each of them once."""
+    version = sa.Column("version", sa.Integer, nullable=False)
+    return _table(name, _of_network(), version, *columns, _time("created_ns"), sa.UniqueConstraint("network_id", "version"))
+
+
+def _in_sequence(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table of what comes to a network one after the other; the newest are asked for."""
+    return _table(name, _of_network(), *columns, sa.Index(None, "network_id", "id"))
+
+
+def _state(*, indexed: bool = True) -> sa.Column[str]:
+    return sa.Column("state", sa.String(16), nullable=False, index=indexed)
+
+
+def _text(name: str, letters: int | None = None) -> sa.Column[str]:
+    return sa.Column(name, sa.Text if letters is None else sa.String(letters), nullable=False)
+
+
+def _plain(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    """Plain data, as JSON. None is no data where there need be none."""
+    return sa.Column(name, sa.JSON(none_as_null=nullable), nullable=nullable)
+
+
 def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
 
@@ -38,9 +64,9 @@ def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
 networks = _table(
     "networks",
     sa.Column("name", sa.String(63), nullable=False, unique=True),
-    sa.Column("spec_text", sa.Text, nullable=False),
+    _text("spec_text"),
     sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
+    _state(indexed=False),
     _time("created_ns"),
     _time("updated_ns"),
     _time("spec_since_ns"),
@@ -51,106 +77,73 @@ networks = _table(
 
 shadows = _table("shadows", _of_network(), _time("created_ns"), sa.UniqueConstraint("network_id"))
 
-network_versions = _table(
-    "network_versions",
-    _of_network(),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("spec_text", sa.Text, nullable=False),
-    _time("created_ns"),
-    _time("replaced_ns"),
-    sa.UniqueConstraint("network_id", "version"),
-)
+network_versions = _of_versions("network_versions", _text("spec_text"), _time("replaced_ns"))
 
-observations = _table(
+observations = _in_sequence(
     "observations",
-    _of_network(),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("fingerprint", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("accounts", sa.JSON, nullable=False),
-    sa.Column("process", sa.Text, nullable=False),
+    _text("source"),
+    _text("fingerprint"),
+    _state(),
+    _plain("accounts"),
+    _text("process"),
     _time("started_ns"),
     _time("finished_ns", nullable=True),
-    sa.Index(None, "network_id", "id"),
 )
 
-trainings = _table(
+trainings = _of_versions(
     "trainings",
-    _of_network(),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("summary", sa.JSON, nullable=False),
+    _plain("summary"),
     sa.Column("artifact", sa.LargeBinary, nullable=False),
-    _time("created_ns"),
-    sa.Column("origin", sa.JSON, nullable=True),
-    sa.Column("judgement", sa.JSON, nullable=True),
+    _plain("origin", nullable=True),
+    _plain("judgement", nullable=True),
     _time("served_ns", nullable=True),
-    sa.UniqueConstraint("network_id", "version"),
 )
 
-calibrations = _table(
-    "calibrations",
-    _of_network(),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("calibration", sa.JSON, nullable=False),
-    _time("created_ns"),
-    _time("emulated_ns", nullable=True),
-    sa.UniqueConstraint("network_id", "version"),
-)
+calibrations = _of_versions("calibrations", _plain("calibration"), _time("emulated_ns", nullable=True))
 
-profiles = _table(
-    "profiles",
-    _of_network(),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("profile", sa.JSON, nullable=False),
-    _time("created_ns"),
-    sa.UniqueConstraint("network_id", "version"),
-)
+profiles = _of_versions("profiles", _plain("profile"))
 
-plans = _table(
+plans = _in_sequence(
     "plans",
-    _of_network(),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("plan", sa.JSON, nullable=False),
+    _state(),
+    _plain("plan"),
     _time("created_ns"),
     _time("finished_ns", nullable=True),
-    sa.Index(None, "network_id", "id"),
 )
 
 plan_steps = _table(
     "plan_steps",
     sa.Column("plan_id", BigId, sa.ForeignKey("plans.id", ondelete="CASCADE"), nullable=False),
     sa.Column("step_index", sa.Integer, nullable=False),
-    sa.Column("outcome", sa.JSON, nullable=False),
+    _plain("outcome"),
     _time("recorded_ns"),
     sa.Index(None, "plan_id", "step_index", "id"),
 )
 
-mirrors = _table(
+mirrors = _in_sequence(
     "mirrors",
-    _of_network(),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("plan", sa.JSON, nullable=False),
+    _state(indexed=False),
+    _plain("plan"),
     _time("created_ns"),
     _time("updated_ns"),
-    sa.Index(None, "network_id", "id"),
 )
 
 events = _table(
     "events",
     _time("time_ns"),
     sa.Column("network", sa.String(63), nullable=True),
-    sa.Column("kind", sa.String(64), nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("data", sa.JSON, nullable=False),
+    _text("kind", 64),
+    _text("message"),
+    _plain("data"),
     sa.Index(None, "network", "id"),
 )
 
 tokens = _table(
     "tokens",
-    sa.Column("name", sa.String(63), nullable=False),
+    _text("name", 63),
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
-    sa.Column("role", sa.String(16), nullable=False),
-    sa.Column("networks", sa.JSON(none_as_null=True), nullable=True),
+    _text("role", 16),
+    _plain("networks", nullable=True),
     sa.Column("once", sa.Boolean, nullable=False),
     _time("created_ns"),
     _time("expires_ns", nullable=True),
@@ -161,9 +154,9 @@ tokens = _table(
 users = _table(
     "users",
     sa.Column("name", sa.String(63), nullable=False, unique=True),
-    sa.Column("password", sa.Text, nullable=False),
-    sa.Column("role", sa.String(16), nullable=False),
-    sa.Column("networks", sa.JSON(none_as_null=True), nullable=True),
+    _text("password"),
+    _text("role", 16),
+    _plain("networks", nullable=True),
     _time("created_ns"),
     _time("disabled_ns", nullable=True),
     sa.Column("external", sa.String(400), nullable=True, unique=True),
@@ -173,7 +166,7 @@ sessions = _table(
     "sessions",
     sa.Column("user_id", BigId, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
-    sa.Column("csrf", sa.String(64), nullable=False),
+    _text("csrf", 64),
     _time("created_ns"),
     _time("expires_ns"),
 )
@@ -181,64 +174,60 @@ sessions = _table(
 acts = _table(
     "acts",
     _time("time_ns"),
-    sa.Column("who", sa.String(63), nullable=False),
-    sa.Column("role", sa.String(16), nullable=False),
-    sa.Column("through", sa.String(16), nullable=False),
-    sa.Column("origin", sa.Text, nullable=False),
-    sa.Column("what", sa.Text, nullable=False),
+    _text("who", 63),
+    _text("role", 16),
+    _text("through", 16),
+    _text("origin"),
+    _text("what"),
     sa.Column("network", sa.String(63), nullable=True),
     sa.Column("key", sa.String(400), nullable=True, unique=True),
-    sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("asked", sa.JSON(none_as_null=True), nullable=True),
-    sa.Column("before", sa.JSON(none_as_null=True), nullable=True),
-    sa.Column("after", sa.JSON(none_as_null=True), nullable=True),
-    sa.Column("subject", sa.Text, nullable=False),
+    _text("fingerprint", 64),
+    _plain("asked", nullable=True),
+    _plain("before", nullable=True),
+    _plain("after", nullable=True),
+    _text("subject"),
     sa.Column("by_id", sa.BigInteger, nullable=True),
     sa.Index(None, "network", "id"),
 )
 
-jobs = _table(
+jobs = _in_sequence(
     "jobs",
-    _of_network(),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("asked", sa.JSON, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
+    _text("kind", 16),
+    _plain("asked"),
+    _state(),
     sa.Column("share", sa.Float, nullable=True),
-    sa.Column("doing", sa.Text, nullable=False),
-    sa.Column("result", sa.JSON(none_as_null=True), nullable=True),
-    sa.Column("trouble", sa.Text, nullable=False),
+    _text("doing"),
+    _plain("result", nullable=True),
+    _text("trouble"),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("process", sa.Text, nullable=False),
-    sa.Column("by", sa.String(63), nullable=False),
+    _text("process"),
+    _text("by", 63),
     _time("created_ns"),
     _time("started_ns", nullable=True),
     _time("finished_ns", nullable=True),
-    sa.Index(None, "network_id", "id"),
 )
 
-sources = _table(
+sources = _in_sequence(
     "sources",
-    _of_network(),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("options", sa.JSON, nullable=False),
-    sa.Column("place", sa.String(16), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("instance", sa.String(64), nullable=False),
-    sa.Column("process", sa.Text, nullable=False),
-    sa.Column("host", sa.Text, nullable=False),
+    _text("source"),
+    _plain("options"),
+    _text("place", 16),
+    _state(),
+    _text("instance", 64),
+    _text("process"),
+    _text("host"),
     sa.Column("restarts", sa.Integer, nullable=False),
-    sa.Column("trouble", sa.Text, nullable=False),
-    sa.Column("accounts", sa.JSON, nullable=False),
+    _text("trouble"),
+    _plain("accounts"),
     _time("created_ns"),
     _time("seen_ns", nullable=True),
     _time("next_ns", nullable=True),
-    sa.Index(None, "network_id", "id"),
 )
 
 shipments = _table(
     "shipments",
     _of_network(),
-    sa.Column("instance", sa.String(64), nullable=False),
+    _text("instance", 64),
     _time("start_ns"),
     _time("end_ns"),
     sa.Column("settled", sa.Boolean, nullable=False),
@@ -249,10 +238,10 @@ shipments = _table(
 tap_overlaps = _table(
     "tap_overlaps",
     _of_network(),
-    sa.Column("first", sa.String(64), nullable=False),
-    sa.Column("later", sa.String(64), nullable=False),
+    _text("first", 64),
+    _text("later", 64),
     sa.Column("rows", sa.BigInteger, nullable=False),
-    sa.Column("about", sa.Text, nullable=False),
+    _text("about"),
     _time("since_ns"),
     _time("seen_ns"),
     sa.UniqueConstraint("network_id", "first", "later"),

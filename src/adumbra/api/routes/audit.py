@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from adumbra.api.access import Operator, allowed
+from adumbra.api.asked import Moment, ns_of
 from adumbra.api.context import At
 from adumbra.api.paging import DEFAULT_LIMIT, After, Limit, id_after, page
 from adumbra.api.shapes.access import ActOut
@@ -20,8 +20,8 @@ Network = Annotated[str | None, Query(max_length=63, description="Only what was 
 Who = Annotated[str | None, Query(alias="who", max_length=63, description="Only what a token or user of this name did.")]
 By = Annotated[Through | None, Query(description="Only what was done by a token, a sign-in, or on the server's host.")]
 What = Annotated[str | None, Query(max_length=200, description="Only acts that begin so.", examples=["DELETE /v1/networks"])]
-Since = Annotated[AwareDatetime | None, Query(description="Only what was done then or later.")]
-Until = Annotated[AwareDatetime | None, Query(description="Only what was done before.")]
+Since = Annotated[Moment | None, Query(description="Only what was done then or later.")]
+Until = Annotated[Moment | None, Query(description="Only what was done before.")]
 
 
 @router.get("", summary="What was changed, newest first: all, or, to whoever isn't admin of all, in their networks")
@@ -33,7 +33,7 @@ def listing(
         allowed(who, Role.OPERATOR, network)
     chosen = ActFilter(
         (network,) if network is not None else who.networks, not _sees_all(who), by, through, what,
-        _ns(since), _ns(until),
+        ns_of(since), ns_of(until),
     )  # fmt: skip
     found = at.workspace.state.access.acts(chosen, limit + 1, id_after(after))
     these, following = page(found, limit, lambda record: record.id)
@@ -42,8 +42,3 @@ def listing(
 
 def _sees_all(who: Principal) -> bool:
     return who.role is Role.ADMIN and who.networks is None
-
-
-def _ns(time: AwareDatetime | None) -> int | None:
-    """ns since the epoch, no further from it than a database can hold."""
-    return None if time is None else max(-(2**62), min(2**62, round(time.timestamp() * 1e6) * 1000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictFloat
 from starlette.exceptions import HTTPException
 
 from adumbra.api.access import Operator, Viewer, allowed
@@ -53,8 +53,8 @@ class FromPrometheusIn(Asked):
     """A server that has what was measured."""
 
     url: str = Field(pattern=r"^https?://[^\s@]+$", max_length=1000, examples=["http://prometheus.example:9090"])
-    update: bool = Field(default=False, description="Go on from the last calibration with later use.")
-    train_share: float = Field(default=calibrations.TRAIN_SHARE, ge=0.05, le=0.95)
+    update: StrictBool = Field(default=False, description="Go on from the last calibration with later use.")
+    train_share: StrictFloat = Field(default=calibrations.TRAIN_SHARE, ge=0.05, le=0.95)
     measured_on: MeasuredOn = None
 
 

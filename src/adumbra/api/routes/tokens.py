@@ -23,10 +23,9 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 @router.post("", status_code=201, summary="Make a token; its secret is shown this once")
 def create(asked: NewTokenIn, at: At, who: Giver, change: Changing, response: Response) -> TokenMade:
-    networks = None if asked.networks is None else tuple(asked.networks)
-    access.check_gives(who, asked.role, networks)
+    access.check_gives(who, asked.role, asked.networks)
     expires_ns = None if asked.expires is None else round(asked.expires.timestamp() * 1e6) * 1000
-    new = NewToken(asked.name, asked.role, networks, expires_ns)
+    new = NewToken(asked.name, asked.role, asked.networks, expires_ns)
     made, _ = change.make_once(
         lambda: access.issue(at.workspace, new, at.now()),
         lambda subject: Issued(at.workspace.state.access.token(int(subject.partition("/")[2])), ""),

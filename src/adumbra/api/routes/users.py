@@ -22,9 +22,8 @@ UserName = Annotated[str, Path(max_length=63)]
 
 @router.post("", status_code=201, summary="Add a user who signs in with a password")
 def create(asked: NewUserIn, at: At, who: Giver, change: Changing, response: Response) -> UserOut:
-    networks = None if asked.networks is None else tuple(asked.networks)
-    access.check_gives(who, asked.role, networks)
-    new = NewUser(asked.name, asked.role, networks)
+    access.check_gives(who, asked.role, asked.networks)
+    new = NewUser(asked.name, asked.role, asked.networks)
     made, _ = change.make_once(
         lambda: access.add_user(at.workspace, new, asked.password.get_secret_value(), at.now()),
         lambda subject: access.user(at.workspace, subject.partition("/")[2]),
@@ -68,11 +67,10 @@ def _disabled(user: str, at: At, who: Giver, change: Changing, disabled_ns: int 
 
 @router.put("/{user}/rights", summary="Give a user another role or other networks")
 def rights(user: UserName, asked: Rights, at: At, who: Giver, change: Changing) -> UserOut:
-    networks = None if asked.networks is None else tuple(asked.networks)
     before = access.user_for(at.workspace, who, user)
-    access.check_gives(who, asked.role, networks)
+    access.check_gives(who, asked.role, asked.networks)
     done, _ = change.make_once(
-        lambda: access.set_rights(at.workspace, user, asked.role, networks),
+        lambda: access.set_rights(at.workspace, user, asked.role, asked.networks),
         lambda _: access.user(at.workspace, user),
         asked=asked.model_dump(mode="json"), before=access.told(before), after=access.told,
     )  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, SecretStr
+from pydantic import Field, SecretStr
 
+from adumbra.api.asked import Moment
 from adumbra.api.shapes.common import Answer, Asked, Instant, Name
 from adumbra.schema.access import Role, Through
 
 Networks = Annotated[
-    list[Name] | None,
+    tuple[Name, ...] | None,
     Field(min_length=1, max_length=1_000, description="The networks that it is for; null for all.", examples=[["shop"]]),
 ]
 Holder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$", examples=["grafana"])]
@@ -18,23 +19,33 @@ Holder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$", exa
 Password = Annotated[SecretStr, Field(max_length=1_000, examples=["a long one, of 12 characters at least"])]
 
 
-class NewTokenIn(Asked):
-    """A token that is asked for: of rights that don't go beyond one's own."""
+class NewHolder(Asked):
+    """Somebody who is to have rights, that don't go beyond those of whoever asks."""
 
     name: Holder
     role: Role = Role.VIEWER
     networks: Networks = None
-    expires: AwareDatetime | None = Field(None, description="From when on it is refused; null for never.")
 
 
-class TokenOut(Answer):
-    """A token, without its secret."""
+class HolderOut(Answer):
+    """Somebody who has rights."""
 
     id: int
     name: str
     role: Role
     networks: list[str] | None
     created: Instant = Field(validation_alias="created_ns")
+
+
+class NewTokenIn(NewHolder):
+    """A token that is asked for: of rights that don't go beyond one's own."""
+
+    expires: Moment | None = Field(None, description="From when on it is refused; null for never.")
+
+
+class TokenOut(HolderOut):
+    """A token, without its secret."""
+
     expires: Instant | None = Field(validation_alias="expires_ns")
     revoked: Instant | None = Field(validation_alias="revoked_ns")
     used: Instant | None = Field(validation_alias="used_ns", description="When it was last used, to the minute.")
@@ -50,12 +61,9 @@ class TokenMade(Answer):
     )
 
 
-class NewUserIn(Asked):
+class NewUserIn(NewHolder):
     """A user who is to sign in at the console: with rights that don't go beyond one's own."""
 
-    name: Holder
-    role: Role = Role.VIEWER
-    networks: Networks = None
     password: Password
 
 
@@ -79,14 +87,9 @@ class OwnPassword(Asked):
     password: Password
 
 
-class UserOut(Answer):
+class UserOut(HolderOut):
     """A user, without their password."""
 
-    id: int
-    name: str
-    role: Role
-    networks: list[str] | None
-    created: Instant = Field(validation_alias="created_ns")
     disabled: Instant | None = Field(validation_alias="disabled_ns")
     external: str | None = Field(description="Whom an OIDC provider knows them as, its issuer first; null for none.")
 

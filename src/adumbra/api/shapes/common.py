@@ -36,9 +36,12 @@ class Answer(BaseModel):
 
 
 class Asked(BaseModel):
-    """What is asked for. A field that isn't known is refused, so that a slip of the pen isn't silently ignored."""
+    """What is asked for. A field that isn't known is refused, so that a slip of the pen isn't silently ignored.
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    Numbers and truths are to be strict types: else `false` would be taken for 0, and "1" for 1.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def small(told: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from adumbra.api.shapes.common import Answer, Asked, Instant
 from adumbra.schema.plans import Act, Kind
@@ -20,7 +20,7 @@ class ProviderAsked(Asked):
 class DryRunAsked(ProviderAsked):
     """A plan that is asked for."""
 
-    deactivate: bool = Field(default=False, description="The plan that takes everything away.")
+    deactivate: StrictBool = Field(default=False, description="The plan that takes everything away.")
 
 
 class SettingChangeOut(Answer):

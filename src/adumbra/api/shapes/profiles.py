@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, StrictFloat
 
 from adumbra.api.shapes.common import Answer, Asked, Instant
 from adumbra.schema.sizing import Confidence, Risk
@@ -13,8 +13,8 @@ DIAL = "The dial: the largest share of intervals in which a VM may be short of a
 class ProfileAsked(Asked):
     """What a profile is asked for."""
 
-    shortfall: float | None = Field(default=None, gt=0, le=0.5, description=DIAL, examples=[0.01])
-    horizon_s: float | None = Field(
+    shortfall: StrictFloat | None = Field(default=None, gt=0, le=0.5, description=DIAL, examples=[0.01])
+    horizon_s: StrictFloat | None = Field(
         default=None, ge=60, le=90 * 86_400, description="For how long it is to hold. null: a week.", examples=[604_800]
     )
     risk: Risk = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictBool
 
 from adumbra.api.shapes.common import Answer, Asked, Instant, small
 from adumbra.schema.sizing import Confidence
@@ -28,7 +28,7 @@ class NewObservation(Asked):
 
     source: str = Field(max_length=MAX_CHARACTERS, examples=["pcap:monday.pcap"])
     fingerprint: str = Field(default="", max_length=500, description="What tells the same source again.")
-    failed: bool = Field(default=False, description="It was stopped, or could not go on.")
+    failed: StrictBool = Field(default=False, description="It was stopped, or could not go on.")
     accounts: Annotated[dict[str, Any], AfterValidator(small)] = Field(
         default={}, description="What came of it, and where every frame went."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StrictFloat, StrictInt
 
 from adumbra.api.shapes.common import Answer, Asked
 from adumbra.schema.jobs import SourceState
@@ -33,9 +33,9 @@ class SeriesAsked(Asked):
 
     columns: list[_Named] = Field(max_length=1_000, examples=[["rx_bytes", "cpu_seconds"]])
     vms: list[_Named] = Field(default_factory=list, max_length=100_000, description="None: all.")
-    start_ns: int | None = Field(None, ge=-(2**62), le=2**62)
-    end_ns: int | None = Field(None, ge=-(2**62), le=2**62)
-    step_s: float | None = Field(None, allow_inf_nan=False, description="The grid; none: the stored interval.")
+    start_ns: StrictInt | None = Field(None, ge=-(2**62), le=2**62)
+    end_ns: StrictInt | None = Field(None, ge=-(2**62), le=2**62)
+    step_s: StrictFloat | None = Field(None, allow_inf_nan=False, description="The grid; none: the stored interval.")
     origin: Origin = Origin.SHADOW
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictInt
 
 from adumbra.api.shapes.common import Answer, Asked, Instant, small
 from adumbra.schema.jobs import Place, SourceRecord, SourceState
@@ -20,7 +20,7 @@ class NewSource(Asked):
     source: str = Field(max_length=MAX_CHARACTERS, examples=["live:eth0", "vxlan:4789", "pcap:monday.pcap"])
     place: Place = Place.SERVER
     layer: Layer = Layer.AUTO
-    workers: int = Field(default=1, ge=1, le=64, description="Processes that share a capture or a live interface.")
+    workers: StrictInt = Field(default=1, ge=1, le=64, description="Processes that share a capture or a live interface.")
     instance: Instance = Field(default="", description="Of a tap: its word for itself.")
     host: str = Field(default="", max_length=253, pattern=r"^[A-Za-z0-9._-]*$", description="Of a tap: where it runs.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from adumbra.api.shapes.common import Answer, Asked, Instant
 
@@ -12,7 +12,7 @@ from adumbra.api.shapes.common import Answer, Asked, Instant
 class NewTrainingIn(Asked):
     """A training that is asked for."""
 
-    seed: int = Field(default=1, ge=0, le=2**32 - 1, description="What is drawn by chance follows from it.", examples=[1])
+    seed: StrictInt = Field(default=1, ge=0, le=2**32 - 1, description="What is drawn by chance follows from it.", examples=[1])
 
 
 class TrainingOut(Answer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictFloat
 
 from adumbra.api.shapes.common import Answer, Asked
 
@@ -10,7 +10,7 @@ from adumbra.api.shapes.common import Answer, Asked
 class QuestionIn(Asked):
     """What is asked."""
 
-    traffic: float = Field(default=1.0, gt=0, le=1000, description="Times the traffic that was seen.", examples=[2.0])
+    traffic: StrictFloat = Field(default=1.0, gt=0, le=1000, description="Times the traffic that was seen.", examples=[2.0])
     vms: list[str] = Field(default=[], max_length=1000, description="Of these VMs; none: of all.", examples=[["web-1"]])
     type: str | None = Field(
         default=None,
@@ -18,14 +18,14 @@ class QuestionIn(Asked):
         description="On this instance type; null: as declared.",
         examples=["m7i.xlarge"],
     )
-    last_s: float | None = Field(
+    last_s: StrictFloat | None = Field(
         default=86_400.0,
         ge=0.1,
         le=1e9,
         description="Of how much of the stored time, from its end; null: of all.",
         examples=[3600],
     )
-    sweep: bool = Field(default=False, description="Try every type of the catalogue; a job.")
+    sweep: StrictBool = Field(default=False, description="Try every type of the catalogue; a job.")
 
 
 class MachineOut(Answer):
