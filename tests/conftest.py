@@ -23,7 +23,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ASKED_FOR = {
     "tests/api/test_openapi.py": "asks every route by schemathesis, for minutes",
     "tests/client/test_same_output.py": "each command at two places, for minutes",
-    "tests/console/test_pages.py": "wants a process of its own: NiceGUI's state is the process's",
     "tests/daemon/test_takeover.py": "two servers, a tap and a database, for minutes",
     "tests/e2e/test_tour.py": "a browser's tour, for minutes",
     "tests/netns/test_live_tap.py": "of live taps; wants a quiet machine",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fastapi import Request
 
@@ -20,7 +21,7 @@ class Console:
     """What the pages work with. now: the time in ns since the epoch; wake: told that there is work for the loops.
 
     secure: whether browsers come by TLS; sign_on: where another service's sign-in begins, "" for none; capture_bytes: how large
-    an uploaded capture may be, and kept_bytes all of a network.
+    an uploaded capture may be, and kept_bytes all of a network; captures: the folder of files that sources may name, None: none.
     """
 
     workspace: Workspace
@@ -30,6 +31,7 @@ class Console:
     sign_on: str = ""
     capture_bytes: int = 500_000_000
     kept_bytes: int = 2_000_000_000
+    captures: Path | None = None
     previews: Previews = field(init=False)
 
     def __post_init__(self) -> None:

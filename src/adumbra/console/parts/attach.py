@@ -14,17 +14,22 @@ from adumbra.schema.errors import AdumbraError
 from adumbra.schema.jobs import SourceRecord, SourceState
 from adumbra.schema.sources import parse_source
 from adumbra.schema.units import format_bytes
-from adumbra.service import captures
+from adumbra.service import captures, taps
 from adumbra.service.pictures.networks import Observed, sources_of
 
 
-def attach(visitor: Visitor, network: str, text: str) -> SourceRecord:
-    """Has a source watched, in the log. Raises InputError for what is none, ConflictError where it is watched already."""
+def attach(visitor: Visitor, network: str, text: str, *, sent: bool = False) -> SourceRecord:
+    """Has a source watched, in the log. sent: it is a capture that was sent, and kept, for this network.
+
+    Raises InputError for what is none, ForbiddenError for a file that the server may not read for others, ConflictError where
+    it is watched already.
+    """
     console = visitor.console
     source = str(parse_source(text.strip()))
+    folder = captures.folder_of(console.workspace, network) if sent else console.captures
     made = change(
         visitor, "attach source", Role.OPERATOR, network,
-        lambda: console.workspace.state.sources.add(network, source, {}, console.now()),
+        lambda: taps.ask_for(console.workspace, network, taps.Asked(source, {}), folder, console.now()),
         asked={"source": source}, after=lambda record: {"source": record.id},
     )  # fmt: skip
     console.wake()
@@ -121,7 +126,8 @@ class Sources:
         most = self._visitor.console.capture_bytes
         ui.html(
             f'<h3 style="margin-top:1rem">Attach a source</h3><p class="dim">A capture from this computer (up to '
-            f"{e(format_bytes(most))}), or what the server can reach: live:eth0, vxlan:4789, netflow:2055, pcap:/path …</p>",
+            f"{e(format_bytes(most))}), or what the server can reach: live:eth0, vxlan:4789, netflow:2055, or a "
+            "pcap:FILE in its folder of captures.</p>",
             sanitize=False,
         )
         with ui.element("div").classes("row"):
@@ -142,11 +148,11 @@ class Sources:
         text = str(self._text.value or "")
         await self._attach(text)
 
-    async def _attach(self, text: str) -> None:
+    async def _attach(self, text: str, *, sent: bool = False) -> None:
         import asyncio
 
         try:
-            made = await asyncio.to_thread(lambda: attach(self._visitor, self._network, text))
+            made = await asyncio.to_thread(lambda: attach(self._visitor, self._network, text, sent=sent))
         except AdumbraError as error:
             self._told.show(frame.problem(error))
             return
@@ -176,4 +182,4 @@ class Sources:
                 self._told.show(frame.problem(error))
                 return
         self._upload.reset()
-        await self._attach(source)
+        await self._attach(source, sent=True)
