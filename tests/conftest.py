@@ -24,7 +24,6 @@ ASKED_FOR = {
     "tests/api/test_openapi.py": "asks every route by schemathesis, for minutes",
     "tests/client/test_same_output.py": "each command at two places, for minutes",
     "tests/daemon/test_takeover.py": "two servers, a tap and a database, for minutes",
-    "tests/e2e/test_tour.py": "a browser's tour, for minutes",
     "tests/netns/test_live_tap.py": "of live taps; wants a quiet machine",
 }
 """Files of the service, which isn't finished yet, that are run with THOROUGH=1 only, each with the reason."""

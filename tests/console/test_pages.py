@@ -119,6 +119,7 @@ def test_a_network_is_created_from_a_pasted_spec_with_its_problems_by_line(lab: 
             if any(each.name == "fresh" for each in lab.state.networks()):
                 break
             await asyncio.sleep(0.05)
+        await user.should_see("Topology, and what it carries now", retries=600)  # where they are led then
 
     _as(lab, "ada", story)
     (act,) = _acts(lab, "fresh")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastapi import Request
 
+from adumbra.console.looks import Looks
 from adumbra.schema.access import Principal
 from adumbra.service import access
 from adumbra.service.previews import Previews
@@ -21,7 +22,7 @@ class Console:
     """What the pages work with. now: the time in ns since the epoch; wake: told that there is work for the loops.
 
     secure: whether browsers come by TLS; sign_on: where another service's sign-in begins, "" for none; capture_bytes: how large
-    an uploaded capture may be, and kept_bytes all of a network; captures: the folder of files that sources may name, None: none.
+    an uploaded capture may be, and kept_bytes all of a network; captures: the folder of files that sources may name.
     """
 
     workspace: Workspace
@@ -33,9 +34,11 @@ class Console:
     kept_bytes: int = 2_000_000_000
     captures: Path | None = None
     previews: Previews = field(init=False)
+    looks: Looks = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "previews", Previews(self.workspace))
+        object.__setattr__(self, "looks", Looks(self.workspace, self.now))
 
 
 @dataclass(frozen=True, slots=True)

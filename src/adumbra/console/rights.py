@@ -44,6 +44,7 @@ def change(
     act = Act(who, f"console: {what}", visitor.origin, network, asked=asked, before=before)
     with acting(act, console.now()) as started:
         made = do()
+    console.looks.renew()
     if started.id is not None and (told := after(made)) is not None:
         console.workspace.state.access.finish_act(started.id, told)
     return made

@@ -117,10 +117,13 @@ class Sources:
             if may(self._visitor.who, Role.OPERATOR, self._network):
                 self._attaching()
 
+    def show(self, found: tuple[Observed, ...]) -> None:
+        self._rows.show(found)
+
     async def refresh(self) -> None:
         found = await frame.asked(lambda: sources_of(self._visitor.console.workspace, self._network))
         if found is not None:
-            self._rows.show(found)
+            self.show(found)
 
     def _attaching(self) -> None:
         most = self._visitor.console.capture_bytes
