@@ -36,7 +36,11 @@ def sums(found: tuple[Observed, ...]) -> str:
     offered = sum(dict(each.figures).get("offered", 0) for each in found)
     lost = sum(each.lost for each in found)
     return facts(
-        fact("Watched now", f"{sum(each.going for each in found):,}", f"of {len(found):,} sources shown"),
+        fact(
+            "Watched now",
+            f"{sum(each.going for each in found):,}",
+            f"of {len(found):,} source{'s' if len(found) != 1 else ''} shown",
+        ),
         fact("Packets offered", f"{offered:,}"),
         fact("Lost", f"{lost:,}", f"{format_share(lost / offered, 2)} of what was offered" if offered else ""),
         fact("In trouble", f"{sum(bool(each.trouble) for each in found):,}"),
