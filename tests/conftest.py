@@ -9,7 +9,6 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from tests import order, servers
-from tests.thorough import THOROUGH
 
 settings.register_profile("adumbra", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("adumbra")
@@ -20,18 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outage-s", type=float, default=9.0, help="how long stores are away in the outage tests")
 
 
-ASKED_FOR = {
-    "tests/console/test_pages.py": "wants a process of its own: NiceGUI's state is the process's",
-    "tests/e2e/test_tour.py": "a browser's tour, for minutes",
-}
-"""Files of the service, which isn't finished yet, that are run with THOROUGH=1 only, each with the reason."""
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     order.sort(items)
-    for item in items if not THOROUGH else ():
-        if reason := ASKED_FOR.get(item.nodeid.partition("::")[0]):
-            item.add_marker(pytest.mark.skip(reason=f"{reason}: THOROUGH=1 runs it"))
     if count := config.getoption("--examples"):
         for item in items:
             test: Any = getattr(item, "obj", None)

@@ -1,94 +1,81 @@
-"""A server with the API and the console, on a free port; and hands that do what is queued, in place of the daemon."""
+"""`adumbra serve` in a process of its own, on a free port, as an administrator has it: what begins it, and ends it."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-import uvicorn
+import httpx
 
-from adumbra.api.app import make_app
-from adumbra.api.context import Server
-from adumbra.console.app import add_console
-from adumbra.console.context import Console
-from adumbra.schema.errors import AdumbraError
-from adumbra.schema.jobs import JobKind, JobRecord, JobState, SourceRecord, SourceState
-from adumbra.service import activations, learning, observations, profiles
-from adumbra.service.workspace import Workspace
+PATIENCE_S = 300.0
+"""How long is waited for what takes a second on a machine with nothing else to do."""
+_TOKEN = re.compile(r"^adu_[A-Za-z0-9_-]{43}$", re.MULTILINE)
 
 
-@dataclass
-class Hands:
-    """Observes sources and works at jobs, one at a time, until told to stop."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is ready. url: where; process: its number; said: the file of its standard error."""
 
-    workspace: Workspace
-    woken: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
+    url: str
+    process: int
+    said: Path
 
-    def work(self) -> None:
-        while not self.over.is_set():
-            for source in self.workspace.state.sources.open():
-                self._observe(source)
-            for job in self.workspace.state.jobs.open():
-                self._perform(job)
-            self.woken.wait(1.0)
-            self.woken.clear()
-
-    def _observe(self, source: SourceRecord) -> None:
-        sources = self.workspace.state.sources
-        sources.move(source.id, SourceState.RUNNING, time.time_ns(), f"{source.source} is observed.")
-        try:
-            seen = observations.observe(self.workspace, source.network, source.source, time.time_ns)
-        except AdumbraError as error:
-            sources.move(source.id, SourceState.FAILED, time.time_ns(), str(error), trouble=str(error))
-        else:
-            sources.move(source.id, SourceState.DONE, time.time_ns(), f"{source.source} is done.", accounts=seen.to_dict())
-
-    def _perform(self, job: JobRecord) -> None:
-        jobs = self.workspace.state.jobs
-        if jobs.take(job.id, time.time_ns()) is None:
-            return
-
-        def tell(share: float | None, doing: str) -> None:
-            jobs.tell(job.id, share, doing)
-
-        try:
-            if job.kind is JobKind.TRAIN:
-                learning.train(self.workspace, job.network, time.time_ns, tell)
-            elif job.kind is JobKind.PROFILE:
-                profiles.profile(self.workspace, job.network, time.time_ns, profiles.Asked(job.asked.get("shortfall")))
-            elif job.kind is JobKind.ACTIVATE:
-                activations.activate(self.workspace, job.network, str(job.asked["provider"]), time.time_ns)
-        except AdumbraError as error:
-            jobs.finish(job.id, JobState.FAILED, time.time_ns(), trouble=str(error))
-        else:
-            jobs.finish(job.id, JobState.DONE, time.time_ns(), {})
+    def first_token(self) -> str:
+        """The one-time token that its first start printed."""
+        _until(lambda: bool(_TOKEN.search(self.said.read_text())), "the first token", self.said)
+        return _TOKEN.findall(self.said.read_text())[0]
 
 
 @contextlib.contextmanager
-def served(workspace: Workspace, port: int = 0, **more: object) -> Iterator[tuple[str, Console]]:
-    """The server's address, and its console."""
-    hands = Hands(workspace)
-    console = Console(workspace, time.time_ns, hands.woken.set, **more)  # type: ignore[arg-type]
-    app = make_app(Server(workspace, time.time_ns))
-    add_console(app, console)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", ws="websockets-sansio"))
-    threads = [threading.Thread(target=each, daemon=True) for each in (server.run, hands.work)]
-    for thread in threads:
-        thread.start()
+def served(home: Path, **environment: str) -> Iterator[Served]:
+    """A server on that home, with variables of its own beside those of the tests. It trains only when asked to."""
+    home.mkdir(parents=True, exist_ok=True)
+    told = {**os.environ, "ADUMBRA_HOME": str(home), "ADUMBRA_SERVE_TRAIN_EVERY": "never", **environment}
+    out, err = home.with_name(f"{home.name}.out"), home.with_name(f"{home.name}.err")
+    with out.open("w") as says, err.open("w") as complains:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "adumbra", "serve", "--port", "0"], env=told, stdin=subprocess.DEVNULL, stdout=says,
+            stderr=complains,
+        )  # fmt: skip
+        try:
+            _until(lambda: _lives(process, err) and out.read_text().endswith("\n"), "a server", err)
+            url = out.read_text().split()[-1]
+            _until(lambda: _lives(process, err) and _ready(url), "readiness", err)
+            yield Served(url, process.pid, err)
+        finally:
+            _end(process)
+
+
+def _lives(process: subprocess.Popen[bytes], err: Path) -> bool:
+    assert process.poll() is None, f"the server ended: {err.read_text()[-3000:]}"
+    return True
+
+
+def _ready(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/readyz", timeout=30.0, trust_env=False).status_code == 200
+    return False
+
+
+def _until(done: Callable[[], bool], what: str, err: Path) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < until_s, f"{what} did not come about; the server said: {err.read_text()[-3000:]}"
+        time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
     try:
-        until = time.monotonic() + 60
-        while not server.started:
-            if time.monotonic() > until or not threads[0].is_alive():
-                raise RuntimeError("the server didn't start")
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", console
-    finally:
-        hands.over.set()
-        hands.woken.set()
-        server.should_exit = True
-        for thread in threads:
-            thread.join(60)
+        process.wait(60.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -24,19 +27,26 @@ from adumbra.service.workspace import Workspace
 PAGES = ("/", "/networks/lab", "/sources", "/frontier", "/tokens", "/backtests/x")
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server of the lab's network. workspace: opened here beside it, for the state alone: the metrics are the server's."""
+
+    url: str
+    workspace: Workspace
+    token: str
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Workspace, str]]:
-    """The address, the workspace, and the one-time token of its first start."""
-    with Workspace(tmp_path_factory.mktemp("home")) as workspace:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    home = tmp_path_factory.mktemp("console") / "home"
+    with Workspace(home) as workspace:
         made_lab(workspace)
-        first = access.first_token(workspace, time.time_ns())
-        assert first is not None
-        with served(workspace, capture_bytes=200_000) as (url, _):
-            yield url, workspace, first.secret
+    with served(home) as found, Workspace(home) as workspace:
+        yield Started(found.url, workspace, found.first_token())
 
 
 def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=60)
+    return httpx.Client(base_url=url, timeout=120, trust_env=False)
 
 
 @contextmanager
@@ -47,9 +57,9 @@ def _signed_in(url: str, name: str = "ada") -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def people(server: tuple[str, Workspace, str]) -> str:
+def people(server: Started) -> str:
     """Made by the one-time token, at the console; then others, by the use case."""
-    url, workspace, token = server
+    url, workspace, token = server.url, server.workspace, server.token
     with _client(url) as client:
         page = client.get(SIGN_IN)
         assert "One-time token" in page.text
@@ -176,7 +186,27 @@ def test_uploads_are_refused_without_a_page_of_ours_and_beyond_their_bound(peopl
         assert ada.post("/_nicegui/client/x/upload/1", files={"f": b"x"}).status_code == 403
         own = {"Origin": people}
         assert ada.post("/_nicegui/client/x/upload/1", files={"f": b"x"}, headers=own).status_code == 404
-        assert ada.post("/_nicegui/client/x/upload/1", files={"f": b"x" * 400_000}, headers=own).status_code == 413
+        large = http.client.HTTPConnection(people.removeprefix("http://"), timeout=120)
+        large.putrequest("POST", "/_nicegui/client/x/upload/1")
+        cookie = f"{COOKIE}={ada.cookies[COOKIE]}"
+        for name, value in {"Origin": people, "Cookie": cookie, "Content-Length": str(2**40)}.items():
+            large.putheader(name, value)
+        large.endheaders()
+        assert large.getresponse().status == 413  # before any of it came
+        large.close()
+
+
+def test_what_does_not_tell_its_length_is_broken_off_beyond_the_bound() -> None:
+    """An upload in chunks has no length: what came is counted."""
+
+    async def receive() -> guard.Message:
+        return {"type": "http.request", "body": b"x" * 400, "more_body": True}
+
+    async def story() -> list[str]:
+        counted = guard._counted(receive, 1_000)
+        return [(await counted())["type"] for _ in range(3)]
+
+    assert asyncio.run(story()) == ["http.request", "http.request", "http.disconnect"]
 
 
 def test_a_network_that_is_not_theirs_is_not_there(people: str) -> None:

@@ -95,9 +95,8 @@ def _serve(workspace: Workspace, settings: ServeSettings, captures: Path | None)
     )  # fmt: skip
     app = make_app(server, of_settings(load_oidc_settings(), settings.url or listening.url))
     sign_on = SIGN_IN if app.state.oidc is not None else ""
-    add_console(
-        app, Console(workspace, now_ns, daemon.wake, secure=certificate is not None, sign_on=sign_on, captures=captures)
-    )  # fmt: skip
+    console = Console(workspace, now_ns, daemon.wake, secure=certificate is not None, sign_on=sign_on, captures=captures)
+    add_console(app, console)
     running = Running(
         Measured(app, requests), daemon, uvicorn_options(settings, care, certificate.context if certificate else None),
         uvicorn_options(settings, care), lambda: _greet(workspace, listening, notes), app.state.streams.end,

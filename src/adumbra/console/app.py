@@ -21,7 +21,7 @@ def add_console(app: FastAPI, console: Console) -> None:
     register()
     ui.run_with(
         app, title="Adumbra", language="en-US", dark=None, tailwind=False, favicon=signin.FAVICON, show_welcome_message=False,
-        reconnect_timeout=10.0,
+        reconnect_timeout=10.0, binding_refresh_interval=None,  # no page has bindings that want to be looked at
     )  # fmt: skip
     pages = app.routes[-1]
     assert isinstance(pages, Mount)

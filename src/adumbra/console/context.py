@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastapi import Request
 
+from adumbra.console.looks import Looks
 from adumbra.schema.access import Principal
 from adumbra.service import access
 from adumbra.service.previews import Previews
@@ -34,9 +35,11 @@ class Console:
     kept_bytes: int = 2_000_000_000
     captures: Path | None = None
     previews: Previews = field(init=False)
+    looks: Looks = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "previews", Previews(self.workspace))
+        object.__setattr__(self, "looks", Looks(self.workspace, self.now))
 
 
 @dataclass(frozen=True, slots=True)

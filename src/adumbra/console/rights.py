@@ -42,4 +42,6 @@ def change(
     console = visitor.console
     who = allowed(visitor.again(), role, network)
     act = Act(who, f"console: {what}", visitor.origin, network, asked=asked, before=before)
-    return access.make(console.workspace, act, console.now(), do, after)
+    made = access.make(console.workspace, act, console.now(), do, after)
+    console.looks.renew()
+    return made

@@ -25,6 +25,8 @@ KEPT = 256
 """Answers that are remembered, of all networks together."""
 VM_INTERVALS = 4_000
 """VMs times intervals that a slider's answer looks at, so that it comes within a second: 4 VMs over 1,000 intervals."""
+WHOLE_UP_TO, LEAST_SHARE = 5.0, 0.25
+"""Up to which factor all of them are looked at; and which share of them is at least, whatever the factor."""
 
 
 @dataclass(slots=True)
@@ -50,14 +52,15 @@ class Previews:
         record = self.workspace.state.network(name)
         _, vms = understood(record.spec_text, name)
         some = tuple(vm.name for vm in vms[:MAX_VMS]) if len(vms) > MAX_VMS else ()
-        question = Question(factor, some, last_s=self.looks_back_s(name), bounds=False)
+        question = Question(factor, some, last_s=self.looks_back_s(name, factor), bounds=False)
         return self._once(("traffic", *self._state_of(name), factor), lambda: what_if(self.workspace, name, question))
 
-    def looks_back_s(self, name: str) -> float:
-        """Over how much of the stored time `traffic` looks."""
+    def looks_back_s(self, name: str, factor: float = 1.0) -> float:
+        """Over how much of the stored time `traffic` looks: less where there are many times the requests to follow."""
         record = self.workspace.state.network(name)
         spec, vms = understood(record.spec_text, name)
-        return max(spec.interval, min(86_400.0, VM_INTERVALS / max(1, min(len(vms), MAX_VMS)) * spec.interval))
+        intervals = VM_INTERVALS * max(LEAST_SHARE, min(1.0, WHOLE_UP_TO / factor))
+        return max(spec.interval, min(86_400.0, intervals / max(1, min(len(vms), MAX_VMS)) * spec.interval))
 
     def forecast(self, name: str, horizon_s: float) -> Mapping[str, Quantiles]:
         """What is expected over the horizon. Raises InputError where nothing was trained."""

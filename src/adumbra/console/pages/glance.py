@@ -12,12 +12,13 @@ from adumbra.console.parts import frame
 from adumbra.console.parts.markup import Cell, Column, Raw, chip, confidence_chip, e, fact, facts, link, state_chip, table
 from adumbra.console.parts.sizes import cost_words
 from adumbra.console.rights import change, may
-from adumbra.schema.access import Role
+from adumbra.schema.access import Principal, Role
 from adumbra.schema.errors import AdumbraError, SpecError
 from adumbra.schema.spec import spec_to_dict
 from adumbra.service import networks
 from adumbra.service.pictures.networks import STATES, Glance, glances
 from adumbra.service.pictures.words import ago, dollars, short_duration
+from adumbra.service.workspace import Workspace
 
 PAGE = 50
 REFRESH_S = 3.0
@@ -50,9 +51,14 @@ class Listing:
 def listing(visitor: Visitor, wanted: str, first: int) -> Listing:
     """The networks that are theirs to see and whose name holds the words, so many from the first on."""
     who = visitor.again()
-    records = [each for each in visitor.console.workspace.state.networks() if who.sees(each.name) and wanted in each.name]
+    key = ("networks", who.networks, wanted, first)
+    return visitor.console.looks.shared(key, lambda _: _listing(visitor.console.workspace, who, wanted, first))
+
+
+def _listing(workspace: Workspace, who: Principal, wanted: str, first: int) -> Listing:
+    records = [each for each in workspace.state.networks() if who.sees(each.name) and wanted in each.name]
     first = min(first, max(0, len(records) - 1) // PAGE * PAGE)
-    return Listing(glances(visitor.console.workspace, records[first : first + PAGE]), len(records), first)
+    return Listing(glances(workspace, records[first : first + PAGE]), len(records), first)
 
 
 def listing_table(found: Listing, now_ns: int) -> str:

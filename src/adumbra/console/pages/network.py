@@ -6,6 +6,7 @@ from fastapi import Request
 from nicegui import ui
 
 from adumbra.console.context import Visitor, visitor_of
+from adumbra.console.looks import Seen
 from adumbra.console.parts import frame
 from adumbra.console.parts.attach import Sources
 from adumbra.console.parts.curves import Curves
@@ -20,13 +21,12 @@ from adumbra.schema.jobs import JobKind
 from adumbra.schema.spec import spec_to_dict
 from adumbra.schema.units import format_duration, format_number, format_share, format_time
 from adumbra.service import activations, networks
-from adumbra.service.pictures.loads import Loads, loads
-from adumbra.service.pictures.networks import STATES, Overview, Working, overview, working
+from adumbra.service.pictures.loads import Loads
+from adumbra.service.pictures.networks import STATES, Overview, Working, overview
 from adumbra.service.pictures.plans import diff
 from adumbra.service.pictures.topology import sentences, svg, topology
 
 REFRESH_S = 2.0
-EVENTS = 60
 _PARTS = (
     ("Topology", "topology"), ("Charts", "charts"), ("Sizes", "sizes"), ("What if", "whatif"), ("Plan", "plan"),
     ("Sources", "sources"), ("Events", "events"),
@@ -60,6 +60,7 @@ class NetworkPage:
         self._curves, self._whatif = Curves(visitor, found), WhatIf(visitor, found)
         self._sources = Sources(visitor, found.name)
         self._planned: tuple[object, ...] = ()
+        self._seen: Seen | None = None
 
     async def build(self) -> None:
         self._head = frame.Shown()
@@ -78,8 +79,8 @@ class NetworkPage:
         self._sources.build()
         with frame.section("Events", "events"):
             self._events = frame.Shown()
-        await self.refresh()
-        ui.timer(REFRESH_S, self.refresh, immediate=False)
+        await self._look_again()
+        ui.timer(REFRESH_S, self.refresh)  # what takes longer comes once the page is there
 
     def _buttons(self) -> None:
         visitor, name = self._visitor, self._found.name
@@ -98,35 +99,38 @@ class NetworkPage:
 
     async def refresh(self) -> None:
         """Looks again at everything, and sends what changed."""
+        seen = await self._look_again()
+        if seen is None or seen is self._seen:
+            return
+        self._seen = seen
+        for part in (self._curves, self._whatif):
+            part.follow(seen.overview)
+            await part.refresh()
+        await self._replan()
+
+    async def _look_again(self) -> Seen | None:
+        """What is known without working anything out; None where it can't be seen, which is told."""
         visitor, name = self._visitor, self._found.name
 
-        def look() -> tuple[Overview, Loads, tuple[Working, ...], str]:
+        def look() -> Seen:
             allowed(visitor.again(), Role.VIEWER, name)
-            state = visitor.console.workspace.state
-            jobs = tuple(working(each) for each in state.jobs.of(name, limit=6))
-            return (
-                overview(visitor.console.workspace, name),
-                loads(visitor.console.workspace, name),
-                jobs,
-                events_list(state.events(name, EVENTS)),
-            )
+            return visitor.console.looks.network(name)
 
         seen = await frame.asked(look)
         if seen is None:
-            return
-        self._found, load, jobs, happened = seen
-        found, now_ns = self._found, visitor.console.now()
-        self._head.show(_headline(found))
-        self._jobs.show("".join(job_line(each, now_ns) for each in _to_tell(jobs, now_ns)))
+            return None
+        found, now_ns = seen.overview, visitor.console.now()
+        self._jobs.show("".join(job_line(each, now_ns) for each in _to_tell(seen.jobs, now_ns)))
         self._facts.show(overview_facts(found, now_ns))
-        self._picture.show(picture(found, load))
+        self._sources.show(seen.sources)
+        if seen is self._seen:  # then only how long ago things were is new
+            return seen
+        self._found = found
+        self._head.show(_headline(found))
+        self._picture.show(picture(found, seen.load))
         self._sizes.show(_sizes(found))
-        self._events.show(happened)
-        for part in (self._curves, self._whatif):
-            part.follow(found)
-            await part.refresh()
-        await self._sources.refresh()
-        await self._replan()
+        self._events.show(events_list(seen.events))
+        return seen
 
     async def _replan(self) -> None:
         found = self._found

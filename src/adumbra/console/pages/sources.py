@@ -9,8 +9,10 @@ from adumbra.console.context import Visitor, visitor_of
 from adumbra.console.parts import frame
 from adumbra.console.parts.attach import SourceRows
 from adumbra.console.parts.markup import fact, facts
+from adumbra.schema.access import Principal
 from adumbra.schema.units import format_share
 from adumbra.service.pictures.networks import Observed, sources_of
+from adumbra.service.workspace import Workspace
 
 REFRESH_S = 3.0
 MAX_NETWORKS, MAX_ROWS = 200, 500
@@ -18,7 +20,11 @@ MAX_NETWORKS, MAX_ROWS = 200, 500
 
 def every_source(visitor: Visitor) -> tuple[Observed, ...]:
     """The sources of the networks that are theirs to see: those that go on first."""
-    who, workspace = visitor.again(), visitor.console.workspace
+    who = visitor.again()
+    return visitor.console.looks.shared(("sources", who.networks), lambda _: _sources(visitor.console.workspace, who))
+
+
+def _sources(workspace: Workspace, who: Principal) -> tuple[Observed, ...]:
     names = [each.name for each in workspace.state.networks() if who.sees(each.name)]
     going = [each.network for each in workspace.state.sources.open()]
     names.sort(key=lambda name: (name not in going, name))
@@ -30,7 +36,11 @@ def sums(found: tuple[Observed, ...]) -> str:
     offered = sum(dict(each.figures).get("offered", 0) for each in found)
     lost = sum(each.lost for each in found)
     return facts(
-        fact("Watched now", f"{sum(each.going for each in found):,}", f"of {len(found):,} sources shown"),
+        fact(
+            "Watched now",
+            f"{sum(each.going for each in found):,}",
+            f"of {len(found):,} source{'s' if len(found) != 1 else ''} shown",
+        ),
         fact("Packets offered", f"{offered:,}"),
         fact("Lost", f"{lost:,}", f"{format_share(lost / offered, 2)} of what was offered" if offered else ""),
         fact("In trouble", f"{sum(bool(each.trouble) for each in found):,}"),

@@ -189,7 +189,7 @@ class _Users:
             ui.html('<h3 style="margin-top:1rem">Add somebody</h3>', sanitize=False)
             with ui.element("div").classes("row"):
                 self._name = ui.input("Name").props('outlined dense autocomplete="off"').classes("grow")
-                self._password = ui.input(f"First password ({access.MIN_PASSWORD} characters or more)", password=True)
+                self._password = ui.input(f"First password ({access.MIN_PASSWORD}+ characters)", password=True)
                 self._password.props('outlined dense autocomplete="new-password"').classes("grow")
                 self._role = (
                     ui.select(_ROLES, value=Role.VIEWER.value, label="Role").props("outlined dense").style("min-width:14rem")

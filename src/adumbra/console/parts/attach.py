@@ -134,16 +134,20 @@ class Sources:
             if may(self._visitor.who, Role.OPERATOR, self._network):
                 self._attaching()
 
+    def show(self, found: tuple[Observed, ...]) -> None:
+        self._rows.show(found)
+
     async def refresh(self) -> None:
         found = await frame.asked(lambda: sources_of(self._visitor.console.workspace, self._network))
         if found is not None:
-            self._rows.show(found)
+            self.show(found)
 
     def _attaching(self) -> None:
         most = self._visitor.console.capture_bytes
         ui.html(
             f'<h3 style="margin-top:1rem">Attach a source</h3><p class="dim">A capture from this computer (up to '
-            f"{e(format_bytes(most))}), or what the server can reach: live:eth0, vxlan:4789, netflow:2055 …</p>",
+            f"{e(format_bytes(most))}), or what the server can reach: live:eth0, vxlan:4789, netflow:2055, or a "
+            "pcap:FILE in its folder of captures.</p>",
             sanitize=False,
         )
         with ui.element("div").classes("row"):

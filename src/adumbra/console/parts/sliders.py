@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from nicegui import events, ui
 
@@ -17,6 +19,7 @@ from adumbra.schema.jobs import JobKind
 from adumbra.schema.units import format_duration, format_number, format_share
 from adumbra.service.pictures.networks import Overview
 
+T = TypeVar("T")
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SHORTFALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -52,12 +55,27 @@ class Dial:
         await self._on_change(self._at)
 
 
+class _Latest:
+    """Answers one question at a time, and of those asked meanwhile only the last: a slider's stops on the way are skipped."""
+
+    def __init__(self) -> None:
+        self._asked, self._turn = 0, asyncio.Lock()
+
+    async def of(self, ask: Callable[[], T]) -> T | None:
+        """The answer; None where another question came after this one, or it failed, which is told."""
+        self._asked += 1
+        mine = self._asked
+        async with self._turn:
+            found = await frame.asked(ask) if mine == self._asked else None
+        return found if mine == self._asked else None
+
+
 class WhatIf:
     """The section of both sliders."""
 
     def __init__(self, visitor: Visitor, found: Overview) -> None:
         self._visitor, self._found = visitor, found
-        self._asked = {"traffic": 0, "dial": 0}
+        self._traffic_turn, self._dial_turn = _Latest(), _Latest()
         self._known: tuple[object, ...] = ()
 
     def build(self) -> None:
@@ -95,10 +113,9 @@ class WhatIf:
         await self._other_dial(self._dial.at)
 
     async def _other_traffic(self, at: int) -> None:
-        self._asked["traffic"] += 1
-        mine, previews, name = self._asked["traffic"], self._visitor.console.previews, self._found.name
-        found = await frame.asked(lambda: previews.traffic(name, FACTORS[at]))
-        if found is not None and mine == self._asked["traffic"]:  # else the slider was moved on meanwhile
+        previews, name = self._visitor.console.previews, self._found.name
+        found = await self._traffic_turn.of(lambda: previews.traffic(name, FACTORS[at]))
+        if found is not None:
             about = (
                 f'<p class="dim">Of {e(format_duration(found.observed_s))} of traffic, on the declared machines; simulated.</p>'
             )
@@ -108,10 +125,9 @@ class WhatIf:
         if self._found.learned is None:
             self._sizes.show('<p class="dim">Nothing was learned yet: train first.</p>')
             return
-        self._asked["dial"] += 1
-        mine, previews, name = self._asked["dial"], self._visitor.console.previews, self._found.name
-        found = await frame.asked(lambda: previews.sizes(name, SHORTFALLS[at]))
-        if found is None or mine != self._asked["dial"]:
+        previews, name = self._visitor.console.previews, self._found.name
+        found = await self._dial_turn.of(lambda: previews.sizes(name, SHORTFALLS[at]))
+        if found is None:
             return
         self._sizes.show(dial_table(found, self._found))
         kept = self._found.profile
