@@ -14,8 +14,8 @@ from adumbra.schema.sizing import Confidence, Estimate, NetworkProfile, VmProfil
 from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import activations, networks, profiles, recovery
 from adumbra.service.workspace import Workspace
-from adumbra.store import state as state_module
-from adumbra.store.state import StateStore
+from adumbra.store import plans, statements
+from adumbra.store.plans import PlanStore
 
 SPEC = """\
 name: lab
@@ -58,7 +58,7 @@ def state_of(workspace: Workspace) -> NetworkState:
 def test_one_that_is_killed_at_a_move_is_where_its_plan_is_and_the_next_start_ends_it(
     workspace: Workspace, clock: Iterator[int], monkeypatch: pytest.MonkeyPatch, to: NetworkState
 ) -> None:
-    real = state_module._move
+    real = statements.move
 
     def dies(*arguments: object) -> None:
         if arguments[2] is to:
@@ -66,7 +66,7 @@ def test_one_that_is_killed_at_a_move_is_where_its_plan_is_and_the_next_start_en
         real(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(state_module, "_move", dies)
+        patched.setattr(plans, "move", dies)
         with pytest.raises(_DiedError):
             activations.activate(workspace, "lab", "terraform", clock.__next__)
     kept = workspace.state.plans.newest("lab")
@@ -91,7 +91,7 @@ def test_an_activation_that_was_cancelled_is_not_carried_out_later(
         raise _DiedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(StateStore, "record_step", dies)
+        patched.setattr(PlanStore, "record_step", dies)
         with pytest.raises(_DiedError):
             activations.activate(workspace, "lab", "terraform", clock.__next__)
     workspace.state.jobs.finish(job.id, JobState.CANCELLED, next(clock), trouble="ada cancelled it")

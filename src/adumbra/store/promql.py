@@ -127,5 +127,5 @@ def _time(ms: int) -> str:
 
 
 def _switched_off(answer: Answer) -> bool:
-    """Whether Prometheus says that its admin API is: by 503, which would otherwise be worth another try."""
-    return answer.status == 503 and b"admin" in answer.body.lower()
+    """Whether Prometheus says that its admin API is: by 503 or 500, which would otherwise be worth another try."""
+    return answer.status in {500, 503} and b"admin" in answer.body.lower()
