@@ -259,7 +259,7 @@ def tokens_for(workspace: Workspace, who: Principal, most: int, before_id: int |
     """Those tokens that somebody may be shown, newest first, no more than `most`; `before_id` pages on."""
     found: list[TokenRecord] = []
     while len(found) < most:
-        several = workspace.state.access.tokens(most if who.networks is None else 1_000, before_id)
+        several = workspace.state.access.tokens(min(most, 1_000) if who.networks is None else 1_000, before_id)
         found += (each for each in several if known_to(who, each))
         if not several:
             break
