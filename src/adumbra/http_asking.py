@@ -11,6 +11,7 @@ import random
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,8 +146,11 @@ class LaterError(Exception):
         self.error, self.after_s = error, after_s
 
 
-class HttpAsker:
-    """Asks one server. Opened by `with`; threads may share it. `on_retry` is told, before each further try, why."""
+class HttpAsker(ABC):
+    """Asks one server; heirs say what answers mean. Opened by `with`; threads may share it.
+
+    on_retry: told, before each further try, why.
+    """
 
     mends: Mapping[Trouble, str] = {}
     """What to do about trouble, where there is more to say than of any server."""
@@ -157,14 +161,14 @@ class HttpAsker:
         self._auth = _Auth(access)
         self._client: httpx.Client | None = None
 
+    @abstractmethod
     def error(self, trouble: Trouble, what: str, mend: str) -> AdumbraError:
         """The error that tells of trouble."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, answer: Answer, place: str) -> None:
         """Raises what an answer tells of, where it isn't one that the caller wants; as a LaterError where another try may
         help."""
-        raise NotImplementedError
 
     def place(self, url: str) -> str:
         """What an address is called: no query."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.service.profiled_lab import profiled
 
 from adumbra.schema.errors import ConflictError, InputError, ProvisionError
-from adumbra.schema.sizing import Confidence, Estimate, NetworkProfile, VmProfile
 from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import activations, networks, recovery
 from adumbra.service.workspace import Workspace
@@ -26,12 +26,6 @@ subnets: [{name: a, cidr: 10.9.1.0/24}]
 links: [{between: [a, internet], rtt: 20ms, bandwidth: 1Gbps}]
 vms: [{name: web, count: 2, subnet: a, type: m7i.large, ports: [80]}]
 """
-
-
-def profiled(vms: tuple[str, ...] = ("web-1", "web-2"), type: str = "m7i.large") -> NetworkProfile:
-    estimate = {name: Estimate(1, 2, 3) for name in ("cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb")}
-    sized = [VmProfile(vm, 2, 4.0, 100, 20, type, 0.1, estimate, Confidence.LOW, ("a reason",)) for vm in vms]
-    return NetworkProfile("lab", 604_800.0, 0.01, 900.0, "seasonal naive", tuple(sized))
 
 
 @pytest.fixture

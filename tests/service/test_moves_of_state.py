@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.service.profiled_lab import profiled
 
 from adumbra.schema.errors import PreconditionError
 from adumbra.schema.jobs import JobKind, JobState
-from adumbra.schema.sizing import Confidence, Estimate, NetworkProfile, VmProfile
+from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import activations, networks, profiles, recovery
 from adumbra.service.workspace import Workspace
@@ -27,14 +28,6 @@ vms: [{name: web, count: 2, subnet: a, type: m7i.large, ports: [80]}]
 
 class _DiedError(BaseException):
     """In place of SIGKILL: nobody catches it."""
-
-
-def profiled() -> NetworkProfile:
-    estimate = {name: Estimate(1, 2, 3) for name in ("cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb")}
-    sized = [
-        VmProfile(vm, 2, 4.0, 100, 20, "m7i.large", 0.1, estimate, Confidence.LOW, ("a reason",)) for vm in ("web-1", "web-2")
-    ]
-    return NetworkProfile("lab", 604_800.0, 0.01, 900.0, "seasonal naive", tuple(sized))
 
 
 @pytest.fixture
