@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,7 @@ def through_json(data: Any) -> Any:
     ("kind", "made"),
     [
         (Answers, ANSWERS), (NetworkProfile, PROFILES), (Plan, PLANS), (Found, FOUND),
-        (Activation, st.builds(Activation, PLANS, st.booleans(), st.just(Path("/a/b")))), (Calibrated, CALIBRATED),
+        (Activation, st.builds(Activation, PLANS, st.booleans(), st.just("/a/b"))), (Calibrated, CALIBRATED),
         (HourlySizes, HOURLY), (Quantiles, QUANTILES), (Judgement, JUDGEMENTS),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

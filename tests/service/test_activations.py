@@ -49,7 +49,7 @@ def test_a_dry_run_touches_nothing(workspace, clock, tmp_path) -> None:
     activation = activations.activate(workspace, "lab", "terraform", clock.__next__, dry_run=True)
     assert not activation.plan.empty
     assert not activation.carried_out
-    assert not activation.place.exists()
+    assert not Path(activation.place).exists()
     assert workspace.state.plans.newest("lab") is None
     assert state_of(workspace) is NetworkState.SHADOWING
 
@@ -75,7 +75,7 @@ def test_a_smaller_type_is_a_change_and_not_a_new_network(workspace, clock) -> N
 def test_deactivation_leaves_the_shadow(workspace, clock) -> None:
     place = activations.activate(workspace, "lab", "terraform", clock.__next__).place
     activations.deactivate(workspace, "lab", "terraform", clock.__next__)
-    assert not place.exists()
+    assert not Path(place).exists()
     assert state_of(workspace) is NetworkState.READY
     assert workspace.state.shadow("lab").network == "lab"
 
@@ -133,7 +133,7 @@ def test_killed_between_any_two_steps_the_next_start_finishes_the_plan(tmp_path,
         networks.create(whole, SPEC, "lab.yaml", next(clock))
         whole.state.save_profile("lab", profiled().to_dict(), next(clock))
         finished = activations.activate(whole, "lab", "terraform", clock.__next__)
-        want = json.loads(finished.place.read_text())
+        want = json.loads(Path(finished.place).read_text())
     for after in range(1, len(finished.plan.steps) + 1):
         home = tmp_path / str(after)
         with Workspace(home) as workspace:

@@ -163,7 +163,7 @@ class Here:
         del tell
         return activations.activate(self._workspace, name, provider, self._now, dry_run=dry_run)
 
-    def deactivate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
+    def deactivate(self, name: str, provider: str | None, *, dry_run: bool, tell: Progress) -> Activation:
         from adumbra.service import activations
 
         del tell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from adumbra.schema.plans import Plan
     from adumbra.service.activations import Activation
 
-ProviderOption = Annotated[str, typer.Option("--provider", help="Who makes it: terraform.")]
+ProviderOption = Annotated[str, typer.Option("--provider", help="Who makes it: terraform or libvirt.")]
 _WORDS = frozenset({"network", "kind", "what", "interrupts"})
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan; touch nothing.")]
 
@@ -41,7 +42,7 @@ def activate(
 
 def deactivate(
     name: NameArgument,
-    provider: ProviderOption = "terraform",
+    provider: Annotated[str | None, typer.Option("--provider", help="Who made it; by default whoever did.")] = None,
     dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -54,8 +55,10 @@ def deactivate(
 def _tell(activation: Activation) -> None:
     if not activation.carried_out:
         say("this was a dry run; nothing was touched")
+    elif activation.plan.provider == "terraform":
+        say(f"written: {activation.place}\nnext: cd {Path(activation.place).parent} && tofu init && tofu plan")
     else:
-        say(f"written: {activation.place}\nnext: cd {activation.place.parent} && tofu init && tofu plan")
+        say(f"it stands at {activation.place}")
 
 
 def plan_table(plan: Plan) -> RenderableType:

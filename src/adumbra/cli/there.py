@@ -147,18 +147,20 @@ class There:
     def activate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
         return self._acted(name, provider, tell, self._client.activate, dry_run=dry_run)
 
-    def deactivate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
+    def deactivate(self, name: str, provider: str | None, *, dry_run: bool, tell: Progress) -> Activation:
         return self._acted(name, provider, tell, self._client.deactivate, dry_run=dry_run)
 
     def events(self, name: str | None, limit: int) -> Sequence[EventRecord]:
         return tuple(self._client.events(name, limit))
 
     def _acted(
-        self, name: str, provider: str, tell: Progress, act: Callable[[str, str], JobRecord], *, dry_run: bool
+        self, name: str, provider: str | None, tell: Progress, act: Callable[..., JobRecord], *, dry_run: bool
     ) -> Activation:
         from adumbra.service import activations
+        from adumbra.service.providers import check_provider
 
-        activations.check_provider(provider)
+        if provider is not None:
+            check_provider(provider)
         if dry_run:
             return self._client.plan(name, provider, deactivate=act == self._client.deactivate)
         return activations.Activation.from_dict(self._result(act(name, provider), tell))

@@ -294,8 +294,8 @@ class Client:
 
     # What becomes real
 
-    def plan(self, name: str, provider: str = "terraform", *, deactivate: bool = False) -> Activation:
-        """What an activation, or a deactivation, would do now. Touches nothing."""
+    def plan(self, name: str, provider: str | None = None, *, deactivate: bool = False) -> Activation:
+        """What an activation, or a deactivation, would do now. Touches nothing. provider None: who made it last."""
         from adumbra.service.activations import Activation
 
         asked = {"provider": provider, "deactivate": deactivate}
@@ -306,8 +306,8 @@ class Client:
         """Begins to make a network real; its result is a service.activations.Activation as plain data."""
         return self._job("POST", f"{_network(name)}/activations", json={"provider": provider})
 
-    def deactivate(self, name: str, provider: str = "terraform") -> JobRecord:
-        """Begins to take away what an activation made; the shadow stays."""
+    def deactivate(self, name: str, provider: str | None = None) -> JobRecord:
+        """Begins to take away what an activation made; the shadow stays. provider None: whoever made it."""
         return self._job("POST", f"{_network(name)}/deactivations", json={"provider": provider})
 
     def events(self, name: str | None = None, most: int | None = None) -> Iterator[EventRecord]:

@@ -76,6 +76,10 @@ class AwsRules:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise InputError(f"AWS can't hold {desired.network}: {what}", f"{mend}{more}")
 
+    def settle(self, desired: Desired) -> Desired:
+        """What is desired, as it is: each kind has its like on AWS."""
+        return desired
+
     def change(self, before: Item, after: Item) -> Change:
         """What it takes to turn `before` into `after` on AWS. A disk is never shrunk: the larger one stays."""
         if before.kind is Kind.MACHINE:

@@ -55,6 +55,7 @@ def make_plan(desired: Desired, actual: Actual, rules: Rules, prices: Mapping[st
     if desired.network != actual.network:
         raise ProvisionError(f"planning {desired.network} where {actual.network} stands", "choose another place for it")
     rules.check(desired)
+    desired = rules.settle(desired)
     comparison = _compare(desired, actual, rules)
     steps = (*_first_deletes(comparison), *_creates_and_changes(comparison), *_last_deletes(comparison))
     plan = Plan(desired.network, rules.provider, steps, _price(desired, prices or {}))

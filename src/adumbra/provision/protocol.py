@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
+from adumbra.schema.live import LivePort, MachineReading
 from adumbra.schema.plans import Actual, Desired, Item, Step, StepOutcome
 
 
@@ -41,6 +42,13 @@ class Rules(Protocol):
         """The name that plans carry and that `--provider` takes."""
         ...
 
+    def settle(self, desired: Desired) -> Desired:
+        """The items that this provider makes of what is desired, with every name and size that is its own to choose.
+
+        Settling the same again gives the same. What is desired has passed `check`.
+        """
+        ...
+
     def check(self, desired: Desired) -> None:
         """Refuses what the provider can't make. Raises InputError naming the item and what to do."""
         ...
@@ -54,10 +62,19 @@ class Rules(Protocol):
 
 
 class Provider(Protocol):
-    """Something that makes networks and machines. Constructing one touches nothing."""
+    """Something that makes networks and machines. Constructing one touches nothing; it is opened by `with`."""
 
     @property
     def rules(self) -> Rules: ...
+
+    @property
+    def place(self) -> str:
+        """Where its result is to be found: a file's path, a hypervisor's URI, a cloud's region. Holds no secret."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
 
     def actual(self, network: str) -> Actual:
         """What stands of a network, ours by tag, in an order in which it can be made. Raises ProvisionError."""
@@ -65,4 +82,12 @@ class Provider(Protocol):
 
     def perform(self, step: Step) -> StepOutcome:
         """One attempt at one step; doing it again is harmless. Raises ProvisionError saying what to do next."""
+        ...
+
+    def usage(self, network: str) -> tuple[MachineReading, ...]:
+        """The counters of the network's machines that run now; none where this provider can't tell. Raises ProvisionError."""
+        ...
+
+    def ports(self, network: str) -> tuple[LivePort, ...]:
+        """Where the packets of the network's running machines pass, of those on this host. Raises ProvisionError."""
         ...

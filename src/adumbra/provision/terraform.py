@@ -12,11 +12,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from adumbra.provision.aws_rules import AwsRules
 from adumbra.provision.plan import apply_step, network_of
 from adumbra.provision.terraform_aws import NotOursError, Rendered, layout, read, render
 from adumbra.schema.errors import ProvisionError
+from adumbra.schema.live import LivePort, MachineReading
 from adumbra.schema.plans import Act, Actual, Item, Step, StepOutcome
 
 FILE = "main.tf.json"
@@ -42,6 +44,16 @@ class TerraformProvider:
     @property
     def file(self) -> Path:
         return self.folder / FILE
+
+    @property
+    def place(self) -> str:
+        return str(self.file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is held between two acts."""
 
     def actual(self, network: str) -> Actual:
         """What the file holds of the network; nothing where there is no file.
@@ -77,6 +89,14 @@ class TerraformProvider:
             raise ProvisionError(
                 f"writing {self.file}: {error.strerror or error}", "make the folder writable, with room, then run it again"
             ) from error
+
+    def usage(self, network: str) -> tuple[MachineReading, ...]:  # noqa: ARG002
+        """None: a file tells of no use."""
+        return ()
+
+    def ports(self, network: str) -> tuple[LivePort, ...]:  # noqa: ARG002
+        """None: what is made from the file stands elsewhere."""
+        return ()
 
     def _text(self, network: str, items: tuple[Item, ...]) -> str:
         return layout(render(network, self.region, items))

@@ -13,7 +13,7 @@ What a job's `asked` holds, by its kind; every key is there, null where nothing 
     whatif       {"traffic": 2.0, "vms": ["web-1"], "type": "m7i.large", "last_s": 86400, "sweep": false}
                      vms: [] for all; type: null for the declared; last_s: null for all that is stored
     activate     {"provider": "terraform"}
-    deactivate   {"provider": "terraform"}
+    deactivate   {"provider": null}; null: whoever made it
 
 What `result` holds once it is done: what the same command gives by `--output json`.
 

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+PROVIDERS = ("terraform", "libvirt")
+"""Who makes networks real, by the names that plans carry and `--provider` takes."""
+
 
 class Kind(StrEnum):
     """The kinds of things a provider makes, in the order in which they can be made."""

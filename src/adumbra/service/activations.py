@@ -10,23 +10,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from adumbra.provision.desired import machine_prices, make_desired
 from adumbra.provision.execute import execute
 from adumbra.provision.plan import make_plan
 from adumbra.provision.protocol import Provider
-from adumbra.provision.terraform import TerraformProvider
-from adumbra.schema.errors import AdumbraError, ConflictError, InputError, StoreError
+from adumbra.schema.errors import AdumbraError, ConflictError, StoreError
 from adumbra.schema.jobs import JobKind, JobState
-from adumbra.schema.plans import Desired, Plan, StepOutcome
+from adumbra.schema.plans import PROVIDERS, Desired, Plan, StepOutcome
 from adumbra.schema.sizing import NetworkProfile
 from adumbra.schema.state import NetworkState, PlanRecord, PlanState
 from adumbra.service import networks
+from adumbra.service.providers import active_provider, check_provider, provider_of
 from adumbra.service.workspace import Workspace
-
-PROVIDERS = ("terraform",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +32,15 @@ class Activation:
 
     plan: Plan
     carried_out: bool
-    place: Path
+    place: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": str(self.place)}
+        return {"plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": self.place}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Activation:
         """The activation that `to_dict` gave. Raises KeyError or ValueError for anything else."""
-        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], Path(plain["place"]))
+        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], plain["place"])
 
 
 def activate(
@@ -62,27 +59,29 @@ def activate(
     if {vm.vm for vm in profile.vms} != {vm.name for vm in network.vms}:
         raise ConflictError(f"the profile of {name} is of other VMs than its spec", f"run `adumbra profile {name}` again")
     desired = make_desired(network.spec, network.vms, profile)
-    provider = _provider(workspace, provider_name, name)
-    with _one_at_a_time(workspace, name):
+    with _one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
         plan = make_plan(desired, provider.actual(name), provider.rules, machine_prices(profile))
         if not dry_run:
             _carry_out(workspace, plan, provider, now, NetworkState.ACTIVE)
-    return Activation(plan, not dry_run, provider.file)
+    return Activation(plan, not dry_run, provider.place)
 
 
 def deactivate(
-    workspace: Workspace, name: str, provider_name: str, now: Callable[[], int], *, dry_run: bool = False
+    workspace: Workspace, name: str, provider_name: str | None, now: Callable[[], int], *, dry_run: bool = False
 ) -> Activation:
-    """Takes away what an activation made; the shadow and all that was learned stay. Raises ProvisionError."""
-    check_provider(provider_name)
+    """Takes away what an activation made; the shadow and all that was learned stay. provider_name None: whoever made it.
+
+    Raises InputError where no such provider, ProvisionError where a step fails.
+    """
     networks.get(workspace, name)
-    provider = _provider(workspace, provider_name, name)
-    with _one_at_a_time(workspace, name):
+    provider_name = provider_name or active_provider(workspace, name) or PROVIDERS[0]
+    check_provider(provider_name)
+    with _one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
         plan = make_plan(Desired(name, ()), provider.actual(name), provider.rules)
         if not dry_run:
             ready = NetworkState.READY if workspace.state.profile(name) else NetworkState.SHADOWING
             _carry_out(workspace, plan, provider, now, ready)
-    return Activation(plan, not dry_run, provider.file)
+    return Activation(plan, not dry_run, provider.place)
 
 
 def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool] = lambda _: True) -> tuple[str, ...]:
@@ -100,8 +99,8 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
                     moved = NetworkState.FAILED, "the job that carried out its plan was cancelled"
                     workspace.state.plans.finish(record.id, PlanState.FAILED, now_ns, moved)
                     continue
-                provider = _provider(workspace, str(record.plan["provider"]), record.network)
-                _execute(workspace, record, provider, lambda: now_ns)
+                with provider_of(workspace, str(record.plan["provider"]), record.network) as provider:
+                    _execute(workspace, record, provider, lambda: now_ns)
         except ConflictError:
             continue
         except AdumbraError:  # recorded: the plan is failed, and running the act again goes on from what stands
@@ -147,17 +146,6 @@ def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
         raise
     moved = aim, f"all {len(plan.steps)} steps of the plan are done"
     workspace.state.plans.finish(record.id, PlanState.DONE, now(), moved)
-
-
-def check_provider(provider: str) -> None:
-    """Raises InputError where there is no such provider."""
-    if provider not in PROVIDERS:
-        raise InputError(f"there is no provider {provider!r}", f"choose one of: {', '.join(PROVIDERS)}")
-
-
-def _provider(workspace: Workspace, provider: str, network: str) -> TerraformProvider:
-    check_provider(provider)
-    return TerraformProvider(workspace.provider_folder(provider, network))
 
 
 @contextmanager

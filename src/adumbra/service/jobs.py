@@ -96,7 +96,7 @@ def _deactivate(workspace: Workspace, job: JobRecord, now: Now, progress: Progre
     from adumbra.service import activations
 
     progress(None, "planning, and carrying the plan out")
-    return activations.deactivate(workspace, job.network, str(job.asked.get("provider")), now).to_dict()
+    return activations.deactivate(workspace, job.network, job.asked.get("provider"), now).to_dict()
 
 
 _DONE_BY: Mapping[JobKind, Callable[[Workspace, JobRecord, Now, Progress], Mapping[str, Any]]] = {

@@ -14,13 +14,22 @@ from adumbra.api.paging import DEFAULT_LIMIT, AfterId, Limit, id_after, page
 from adumbra.api.queueing import queued
 from adumbra.api.shapes.common import Page, instant
 from adumbra.api.shapes.jobs import JobOut
-from adumbra.api.shapes.plans import DryPlanOut, DryRunAsked, KeptPlanOut, ProviderAsked, SettingChangeOut, StepOut
+from adumbra.api.shapes.plans import (
+    DryPlanOut,
+    DryRunAsked,
+    KeptPlanOut,
+    ProviderAsked,
+    SettingChangeOut,
+    StepOut,
+    TakingAwayAsked,
+)
 from adumbra.provision.changes import changes, lines
 from adumbra.schema.errors import ConflictError, NotFoundError
 from adumbra.schema.jobs import JobKind
-from adumbra.schema.plans import Plan, Step
+from adumbra.schema.plans import PROVIDERS, Plan, Step
 from adumbra.schema.state import PlanRecord, StepRecord
 from adumbra.service import activations
+from adumbra.service.providers import active_provider
 
 router = APIRouter(prefix="/networks/{name}", tags=["plans"])
 
@@ -43,9 +52,12 @@ def listing(name: NetworkName, at: At, who: Viewer, limit: Limit = DEFAULT_LIMIT
 @router.post("/plans/dry-run", summary="What an activation, or a deactivation, would do now; touches nothing")
 def dry_run(name: NetworkName, at: At, who: Viewer, asked: DryRunAsked | None = None) -> DryPlanOut:
     given = asked or DryRunAsked()
-    act = activations.deactivate if given.deactivate else activations.activate
-    found = act(at.workspace, name, given.provider, at.now, dry_run=True)
-    return DryPlanOut.model_validate(_plan(found.plan, {}) | {"plan": found.plan.to_dict(), "place": str(found.place)})
+    if given.deactivate:
+        found = activations.deactivate(at.workspace, name, given.provider, at.now, dry_run=True)
+    else:
+        provider = given.provider or active_provider(at.workspace, name) or PROVIDERS[0]
+        found = activations.activate(at.workspace, name, provider, at.now, dry_run=True)
+    return DryPlanOut.model_validate(_plan(found.plan, {}) | {"plan": found.plan.to_dict(), "place": found.place})
 
 
 @router.post("/activations", status_code=202, summary="Make a network real, with the sizes of its profile; a job")
@@ -59,9 +71,9 @@ def activate(
 
 @router.post("/deactivations", status_code=202, summary="Take away what an activation made; the shadow stays; a job")
 def deactivate(
-    name: NetworkName, at: At, who: Operator, change: Changing, response: Response, asked: ProviderAsked | None = None
+    name: NetworkName, at: At, who: Operator, change: Changing, response: Response, asked: TakingAwayAsked | None = None
 ) -> JobOut:
-    return queued(change, response, name, JobKind.DEACTIVATE, (asked or ProviderAsked()).model_dump(mode="json"))
+    return queued(change, response, name, JobKind.DEACTIVATE, (asked or TakingAwayAsked()).model_dump(mode="json"))
 
 
 def _kept(record: PlanRecord) -> KeptPlanOut:

@@ -10,15 +10,25 @@ from adumbra.api.shapes.common import Answer, Asked, Instant
 from adumbra.schema.plans import Act, Kind
 from adumbra.schema.state import PlanState
 
+ProviderName = Literal["terraform", "libvirt"]
+
 
 class ProviderAsked(Asked):
     """By whom it is to be done."""
 
-    provider: Literal["terraform"] = Field(default="terraform", description="Who makes it.")
+    provider: ProviderName = Field(default="terraform", description="Who makes it.")
 
 
-class DryRunAsked(ProviderAsked):
+class TakingAwayAsked(Asked):
+    """By whom it is to be taken away."""
+
+    provider: ProviderName | None = Field(default=None, description="Who made it; null: who did last.")
+
+
+class DryRunAsked(Asked):
     """A plan that is asked for."""
+
+    provider: ProviderName | None = Field(default=None, description="Who makes it; null: who did last, else terraform.")
 
     deactivate: StrictBool = Field(default=False, description="The plan that takes everything away.")
 
