@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -162,6 +162,53 @@ class ServeSettings(BaseSettings):
     connections: int = Field(1_200, ge=10, le=100_000)
 
 
+class Shaping(StrEnum):
+    """How bandwidth is limited at a hypervisor. `auto`: by libvirt where its kernel can, else by tc."""
+
+    AUTO = "auto"
+    LIBVIRT = "libvirt"
+    TC = "tc"
+    NONE = "none"
+
+
+class Acceleration(StrEnum):
+    """Whether a hypervisor's machines run on the processor itself. `auto`: where it can."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class LibvirtSettings(BaseSettings):
+    """The hypervisor that networks are made at, from ADUMBRA_LIBVIRT_* variables.
+
+    uri: libvirt's, local or qemu+ssh. storage: a folder there, in which each network gets one. image, image_format: what disks
+    are cloned from, a path there; "" for blank ones. kernel, initrd, kernel_arguments: to boot these, not the disk. seed:
+    whether machines get a disc for cloud-init; user_data: a file that goes into it. firewall: whether ports are kept shut.
+    outside: how subnets linked to the internet reach it. headroom: cores and memory that a machine can be given while it runs,
+    in multiples. stop_s: how long one that is to stop may take before it is switched off.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}LIBVIRT_", extra="ignore")
+    uri: str = "qemu:///system"
+    storage: str = Field("/var/lib/libvirt/adumbra", pattern="^/")
+    image: str = Field("", pattern="^(/|$)")
+    image_format: Literal["qcow2", "raw"] = "qcow2"
+    kernel: str = Field("", pattern="^(/|$)")
+    initrd: str = Field("", pattern="^(/|$)")
+    kernel_arguments: str = ""
+    seed: bool = True
+    user_data: Path | None = None
+    firewall: bool = True
+    outside: Literal["route", "nat"] = "route"
+    shaping: Shaping = Shaping.AUTO
+    acceleration: Acceleration = Acceleration.AUTO
+    arch: str = "x86_64"
+    machine: str = "q35"
+    headroom: float = Field(2.0, ge=1.0, le=16.0, allow_inf_nan=False)
+    stop_s: float = Field(60.0, ge=0.0, le=3600.0, allow_inf_nan=False)
+
+
 def _period(text: object) -> float:
     return math.inf if str(text).strip().lower() == "never" else parse_duration_s(str(text))
 
@@ -207,6 +254,11 @@ def load_serve_settings() -> ServeSettings:
 def load_loop_settings() -> LoopSettings:
     """What a server does by itself. Raises InputError naming the variable that is wrong, never its value."""
     return _load(LoopSettings)
+
+
+def load_libvirt_settings() -> LibvirtSettings:
+    """The hypervisor that networks are made at. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(LibvirtSettings)
 
 
 def load_oidc_settings() -> OidcSettings:

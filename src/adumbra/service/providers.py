@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from adumbra.provision.protocol import Provider
 from adumbra.schema.errors import InputError
 from adumbra.schema.plans import PROVIDERS
 from adumbra.service.workspace import Workspace
+from adumbra.settings import load_libvirt_settings
 
 
 def check_provider(provider: str) -> None:
@@ -17,6 +20,11 @@ def check_provider(provider: str) -> None:
 def provider_of(workspace: Workspace, provider: str, network: str) -> Provider:
     """The provider of that name for a network; it touches nothing until it is opened by `with`. Raises InputError."""
     check_provider(provider)
+    if provider == "libvirt":
+        from adumbra.provision.libvirt import LibvirtProvider
+
+        created_ns = workspace.state.network(network).created_ns
+        return LibvirtProvider(load_libvirt_settings(), network, str(created_ns), time.time_ns)
     from adumbra.provision.terraform import TerraformProvider
 
     return TerraformProvider(workspace.provider_folder(provider, network))
