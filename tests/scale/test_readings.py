@@ -22,7 +22,7 @@ BEGAN = MachineReading("web", T0, "1", cpu_time_ns=0, cpu_cores=2.0, rx_bytes=0,
 
 
 def follower(interval_s: float = 1.0, vms: tuple[str, ...] = ("web", "db"), longest_s: float = 60.0) -> Follower:
-    return Follower(Followed("lab", round(interval_s * S), {vm: ("a", "nginx") for vm in vms}, "libvirt", longest_s))
+    return Follower(Followed("lab", round(interval_s * S), dict.fromkeys(vms, ("a", "nginx")), "libvirt", longest_s))
 
 
 def follow(*readings: MachineReading, interval_s: float = 1.0) -> dict[int, dict[str, float]]:

@@ -76,7 +76,9 @@ def test_what_must_never_be_short_needs_the_most_and_few_steps_say_nothing_of_a_
     assert needed(values[:0], 0.01, never=True) is None
 
 
-@pytest.mark.parametrize(("count", "of", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)])
+@pytest.mark.parametrize(
+    ("count", "of", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)]
+)
 def test_wilsons_interval_is_that_of_the_textbook(count: int, of: int, low: float, high: float) -> None:
     found = wilson(count, of)
     assert found is not None
@@ -100,9 +102,7 @@ def test_nothing_makes_no_figures() -> None:
 
 
 def of(measured: float, *, predicted: float = 1.0, steps: int = 100, **given: object) -> Score:
-    made = compared(
-        [predicted] * steps, [measured] * steps, low=np.full(steps, 0.8), high=np.full(steps, 1.2), **given
-    )
+    made = compared([predicted] * steps, [measured] * steps, low=np.full(steps, 0.8), high=np.full(steps, 1.2), **given)
     return score(made, 0.01, 2.0)
 
 

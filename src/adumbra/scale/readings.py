@@ -48,8 +48,8 @@ class Followed:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of readings. rows: intervals of VMs that were closed; anew: how often a machine was begun with anew, as it was
-    started again, gone for a while, or read too seldom; late: readings older than one before them; odd: counters that went
+    """What became of readings. rows: intervals of VMs that were closed; anew: how often a machine was begun with anew, as it
+    was started again, or read too seldom; late: readings older than one before them; odd: counters that went
     backwards within a run, or that no machine has; strangers: readings of machines that aren't the network's.
     """
 

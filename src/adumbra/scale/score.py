@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adumbra.schema.records import Floats
 from adumbra.schema.sizing import Estimate
 
+Flags = NDArray[np.bool_]
 HELD = 0.8
 """The share of measured use that the emulation's interval is to hold: it reaches from the 10th to the 90th percentile."""
 LEAST_STEPS = 30
@@ -91,15 +93,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What is compared of one resource of a VM: float64[T] each, in the resource's unit, NaN where it isn't known. low, high: the
-    ends of the emulation's interval, None where it gives none. unseen: bool[T], steps that the emulation had not learned from.
-    floor: use below which ratios mean nothing; never: of what must never be short (memory kills, storage fills up).
+    """What is compared of one resource of a VM: float64[T] each, in the resource's unit, NaN where it isn't known. low, high:
+    the ends of the emulation's interval, None where it gives none. unseen: bool[T], steps that the emulation had not learned
+    from. floor: use below which ratios mean nothing; never: of what must never be short (memory kills, storage fills up).
     """
 
     resource: str
     predicted: Floats
     measured: Floats
-    unseen: np.ndarray
+    unseen: Flags
     way: str = ""
     low: Floats | None = None
     high: Floats | None = None
@@ -149,7 +151,7 @@ def _error(predicted: Floats, measured: Floats, floor: float) -> float | None:
     return float(np.median(np.abs(predicted[used] - measured[used]) / measured[used])) if used.any() else None
 
 
-def _coverage(of: Compared, judged: np.ndarray) -> Share | None:
+def _coverage(of: Compared, judged: Flags) -> Share | None:
     if of.low is None or of.high is None:
         return None
     known = judged & np.isfinite(of.low) & np.isfinite(of.high)
@@ -164,7 +166,7 @@ def _promise(of: Compared, shortfall: float, provisioned: float | None, estimate
 
 
 def needed(measured: Floats, shortfall: float, *, never: bool) -> float | None:
-    """The amount that was needed, by what was measured (float64[n], no gaps); None where so few steps can't show such a share."""
+    """The amount that was needed, by what was measured: float64[n], no gaps. None where so few can't show such a share."""
     if not len(measured) or (not never and len(measured) * shortfall < 1):
         return None
     # The least amount that was there and that no more than the share of the steps exceed.
