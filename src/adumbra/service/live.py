@@ -5,6 +5,7 @@ Activation keeps the shadow: both are stored side by side, and scored against ea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,17 +16,18 @@ from adumbra.forecast.series import FRAME_BYTES, RESOURCE, Statistic
 from adumbra.provision.protocol import Provider
 from adumbra.scale.readings import LONGEST_S, Followed, Follower
 from adumbra.scale.score import Compared, Flags, Score, score, word
-from adumbra.schema.errors import InputError, TooLittleDataError
+from adumbra.schema.errors import ConflictError, InputError, TooLittleDataError
 from adumbra.schema.plain import of_plain
 from adumbra.schema.records import NANOSECONDS, Floats, Origin
 from adumbra.schema.sizing import RESOURCES, NetworkProfile, VmProfile
-from adumbra.schema.state import PlanState
+from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import calibrations, networks
 from adumbra.service.calibrations import Calibrated
 from adumbra.service.live_series import Steps, Wanted, complete
 from adumbra.service.live_usage import LIVE, nothing_measured
 from adumbra.service.networks import Network
 from adumbra.service.observations import Progress
+from adumbra.service.providers import active_provider, provider_of
 from adumbra.service.workspace import Workspace
 
 LAST_S = 3600.0
@@ -84,6 +86,43 @@ def read_once(workspace: Workspace, provider: Provider, follower: Follower) -> i
     for batch in follower.add(readings):
         workspace.metrics.write(batch)
     return len(readings) or None
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """How machines are read by hand: for so long, so often, until `stop` says so. wait: waits so many seconds, or till then."""
+
+    for_s: float
+    every_s: float
+    wait: Callable[[float], None]
+    stop: Callable[[], bool] = lambda: False
+    tell: Progress = lambda *_: None
+
+
+def read_for(workspace: Workspace, name: str, by_hand: ByHand) -> int:
+    """Reads the machines of an active network for a while, where no server does it. Gives how many intervals were stored.
+    Raises ConflictError where it isn't active, or its provider tells of no machine; ProvisionError, StoreError.
+    """
+    network = networks.get(workspace, name)
+    provider_name = active_provider(workspace, name)
+    if network.record.state is not NetworkState.ACTIVE or provider_name is None:
+        raise ConflictError(
+            f"{name} is {network.record.state.value}: there is no machine to read", f"run `adumbra activate {name}` first"
+        )
+    follower = follower_of(network, provider_name, max(LONGEST_S, 3 * by_hand.every_s))
+    times = max(2, math.ceil(by_hand.for_s / by_hand.every_s) + 1)
+    with provider_of(workspace, provider_name, name) as provider:
+        for number in range(times):
+            if read_once(workspace, provider, follower) is None and not number:
+                raise ConflictError(
+                    f"{provider_name} tells of no machine of {name} that runs", "start them, or activate by --provider libvirt"
+                )
+            workspace.release_metrics()  # others want to read meanwhile
+            by_hand.tell((number + 1) / times, f"{follower.tally.rows:,} intervals")
+            if by_hand.stop() or number == times - 1:
+                break
+            by_hand.wait(by_hand.every_s)
+    return follower.tally.rows
 
 
 def compare(
