@@ -158,7 +158,7 @@ def _caption(found: Comparison) -> str:
 
     told = [
         "predicted, measured: mean / 95th percentile; error: median |predicted - measured| / measured;",
-        "in 80 %: how much of what was measured lies in the emulation's 80 % interval, and how sure that share is (95 %);",
+        "in 80 %: the share of measured use inside the emulation's 80 % interval (95 % interval of that share);",
         f"size: the profile's; short: how often more was used, of {format_share(found.shortfall)} that were promised"
         if found.shortfall is not None
         else "size, short: there is no profile",
