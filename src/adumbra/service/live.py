@@ -32,7 +32,7 @@ from adumbra.service.workspace import Workspace
 
 LAST_S = 3600.0
 """How much is compared where nobody says."""
-LEAST_LAST_S, MOST_LAST_S = 10.0, 366 * 86_400.0
+LEAST_LAST_S, MOST_LAST_S = 10.0, 31 * 86_400.0
 _SIMULATED = ("cpu_cores", "memory_gb", "storage_gb")
 _MEASURED = ("cpu_seconds", "memory_bytes", "storage_bytes", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 _PREDICTED = (*_MEASURED, *(f"{name}_{end}" for name in _MEASURED[:3] for end in ("low", "high")))
@@ -173,7 +173,7 @@ def compare(
 def check(last_s: float, step_s: float | None) -> None:
     """Raises InputError for a time or a step that can't be compared over."""
     if not LEAST_LAST_S <= last_s <= MOST_LAST_S:
-        raise InputError(f"{last_s:g} s can't be compared", "give 10s to 366d")
+        raise InputError(f"{last_s:g} s can't be compared", "give 10s to 31d")
     if step_s is not None and not 0.1 <= step_s <= 86_400:
         raise InputError(f"a step of {step_s:g} s can't be compared on", "give 100ms to 24h")
 
