@@ -207,5 +207,7 @@ def test_a_command_of_this_host_alone_says_so(pair: Both) -> None:
         said = pair.ask_there(*arguments)
         assert said.status == 2
         assert "works in this host's own workspace, and ADUMBRA_SERVER names a server" in said.told
+    said = pair.ask_there("live", "lab", "--read", "5s")
+    assert (said.status, "the server reads lab by itself" in said.told) == (2, True)
     said = pair.ask_there("train", "lab", "--ray", "local")
     assert (said.status, "leave --ray out" in said.told) == (2, True)

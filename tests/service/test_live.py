@@ -207,6 +207,8 @@ def test_live_readings_calibrate_and_go_on_calibrating(workspace: Workspace) -> 
     watch(workspace, Scripted(moments(START_S + 900, {"web": costly(workspace, 900, 1800)})))
     later = live.calibrate_live(workspace, "lab", now)
     assert (later.version, later.calibration.follows) == (2, 1)
+    again = live.calibrate_live(workspace, "lab", now)
+    assert again.version == 2, "killed before stored time was emulated by it, it ends that first"
     calibrations.reemulate(workspace, "lab", now)
     with pytest.raises(TooLittleDataError, match="that nothing was learned from yet"):
         live.calibrate_live(workspace, "lab", now)
