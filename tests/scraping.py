@@ -64,6 +64,8 @@ def of_server() -> list[Reading]:
         Reading("adumbra_networks", 2, ("ready",)),
         Reading("adumbra_sources", 1, ("server", "running")),
         Reading("adumbra_jobs", 3, ("train", "done")),
+        *(Reading(f"adumbra_live_{name}", 1, ("shop",)) for name in ("machines", "up", "rows_total", "failures_total")),
+        Reading("adumbra_live_left_out_total", 1, ("shop", "late")),
         *(Reading(f"adumbra_{name}", 1) for name in own),
         *(Reading(f"adumbra_{name}", 1, ("taps",)) for name in loop),
     ]

@@ -223,7 +223,8 @@ class LoopSettings(BaseSettings):
     jobs: how many it works at, at once; 0 leaves them to other servers. train_every: a network whose last training is older,
     and that has seen more since, is trained again; never: neither that nor a profile is made but by those who ask.
     train_first: how much must be seen to be learned from at all. train_growth: a network is trained earlier once so much more
-    is there, as a share of what was learned from.
+    is there, as a share of what was learned from. watch_every: how often the machines of active networks are read; never: not
+    at all. calibrate_every: how much live use that is new calibrates the demand model; never: only those who ask do.
     """
 
     model_config = SettingsConfigDict(env_prefix=f"{_PREFIX}SERVE_", extra="ignore")
@@ -231,6 +232,8 @@ class LoopSettings(BaseSettings):
     train_every: Period = DAY_S
     train_first: Period = 600.0
     train_growth: float = Field(0.5, ge=0.01, le=1_000.0)
+    watch_every: Annotated[Period, Field(ge=0.5)] = 5.0
+    calibrate_every: Annotated[Period, Field(ge=60.0)] = 3_600.0
 
 
 _Loaded = TypeVar("_Loaded", bound=BaseSettings)

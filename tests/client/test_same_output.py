@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 from tests.api.lives import START_S, batch
 from tests.api.serving import SPEC
 from tests.client.answering import NOW_NS, Both, both
 
+from adumbra.schema.records import MetricBatch, Origin
 from adumbra.schema.state import ObservationState
 from adumbra.service import networks
 from adumbra.service.workspace import Workspace
@@ -31,6 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         networks.create(workspace, (SHOP / "shop.yaml").read_text(), "shop.yaml", NOW_NS - 2)
         began = workspace.state.begin_observation("lab", "pcap:made.pcap", "made", NOW_NS - 2)
         workspace.metrics.write(batch("lab", START_S, STEPS))
+        workspace.metrics.write(real())
         accounts = {"accounts": {"offered": 1000, "attributed": 990}}
         workspace.state.finish_observation(began.id, ObservationState.DONE, accounts, NOW_NS - 1)
     (folder / "use.csv").write_text(usage())
@@ -40,6 +43,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     (folder / "new.yaml").write_text(SPEC.format(name="new"))
     with both(folder, folder / "here") as opened:
         yield opened
+
+
+def real() -> MetricBatch:
+    """What the real machines of lab used, but for db, of which there is none."""
+    made = batch("lab", START_S, STEPS)
+    columns = {name: made.columns[name][:, :2] * 1.25 for name in ("cpu_seconds", "memory_bytes", "rx_bytes", "tx_bytes")}
+    sided = np.zeros((STEPS, 2), np.bool_)
+    return MetricBatch("lab", 1.0, made.vms[:2], made.start_ns, columns, sided, "libvirt", Origin.LIVE)
 
 
 def usage() -> str:
@@ -73,6 +84,8 @@ READ: list[list[str]] = [
     ["metrics", "shop"],
     ["model", "list", "lab"],
     ["sources", "lab"],
+    ["live", "lab"],
+    ["live", "lab", "--last", "1m", "--step", "20s"],
 ]
 CHANGE: list[list[str]] = [
     ["network", "create", "{folder}/new.yaml"],
@@ -142,6 +155,11 @@ FAIL: list[list[str]] = [
     ["model", "show", "lab", "9"],
     ["model", "rollback", "lab"],
     ["model", "forget", "lab", "9"],
+    ["live", "shop"],
+    ["live", "nobody"],
+    ["live", "lab", "--last", "1s"],
+    ["live", "lab", "--step", "90m"],
+    ["calibrate", "lab", "live:"],
     ["generate", "shop", "{folder}/none.pcap"],
 ]
 
@@ -189,5 +207,7 @@ def test_a_command_of_this_host_alone_says_so(pair: Both) -> None:
         said = pair.ask_there(*arguments)
         assert said.status == 2
         assert "works in this host's own workspace, and ADUMBRA_SERVER names a server" in said.told
+    said = pair.ask_there("live", "lab", "--read", "5s")
+    assert (said.status, "the server reads lab by itself" in said.told) == (2, True)
     said = pair.ask_there("train", "lab", "--ray", "local")
     assert (said.status, "leave --ray out" in said.told) == (2, True)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from nicegui import Client, core, ui
 from nicegui.functions.download import download
@@ -18,7 +19,7 @@ from nicegui.functions.notify import notify
 from nicegui.testing.general import prepare_simulation
 from nicegui.testing.user import User
 from tests.console.conftest import PASSWORD
-from tests.service.lab import HOSTILE, SPEC
+from tests.service.lab import HOSTILE, SECONDS, SPEC, traffic
 
 from adumbra.api import access as api_access
 from adumbra.console import rights
@@ -29,6 +30,7 @@ from adumbra.console.parts import attach
 from adumbra.schema.access import ActFilter, ActRecord, NewToken, Principal, Role, Through
 from adumbra.schema.errors import AccessError, AdumbraError, ConflictError, ForbiddenError, InputError, NotFoundError, SpecError
 from adumbra.schema.jobs import JobKind, SourceState
+from adumbra.schema.records import MetricBatch, Origin
 from adumbra.service import access, captures, frontiers
 from adumbra.service.workspace import Workspace
 
@@ -155,6 +157,27 @@ def test_sources_are_attached_and_stopped_in_the_log(lab: Workspace) -> None:
     attach.detach(olga, made.id)
     assert lab.state.sources.get(made.id).state is SourceState.STOPPED
     assert [each.what for each in _acts(lab, "lab")] == ["console: stop source", "console: attach source"]
+
+
+def test_what_is_measured_of_real_vms_stands_beside_what_was_predicted(lab: Workspace) -> None:
+    async def before(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_see("Nothing is measured", retries=20)
+
+    _as(lab, "vera", before)
+    made = traffic()
+    columns = {"cpu_seconds": np.full((SECONDS, 1), 3.0), "memory_bytes": np.full((SECONDS, 1), 2.0 * 2**30)}
+    sided = np.zeros((SECONDS, 1), np.bool_)
+    lab.metrics.write(MetricBatch("lab", 1.0, ("web",), made.start_ns, columns, sided, "libvirt", Origin.LIVE))
+
+    async def after(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_see("short of CPU", retries=20)
+        await user.should_see("0 % (0 to 11) inside, 100 % short")
+        await user.should_see("100 % (89 to 100) inside")
+        await user.should_see("not measured")
+
+    _as(lab, "vera", after)
 
 
 def test_who_signed_out_or_lost_a_role_changes_nothing_from_a_page_that_is_still_open(lab: Workspace) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.service.lab import HOSTILE, SECONDS, SPEC, START_S, expected, made_lab
+from tests.service.lab import HOSTILE, SECONDS, SPEC, START_S, expected, made_lab, traffic
 
 from adumbra.schema.plans import Act, Item, Kind, Plan, Step
+from adumbra.schema.records import MetricBatch, Origin
 from adumbra.schema.sizing import Confidence
 from adumbra.schema.spec import expand_vms, parse_spec
 from adumbra.service.pictures import charts, drawn, words
@@ -252,6 +253,21 @@ def test_a_report_is_one_page_that_needs_nothing_and_runs_nothing(lab: Workspace
     for word in ("Sizes of lab", "$168 a month", "need 0.5 to 2", "create", "How to read this", "Confidence: low"):
         assert word in text, word
     assert len(text) < 500_000
+
+
+def test_a_report_tells_what_was_measured_once_anything_is(lab: Workspace, tmp_path: Path) -> None:
+    assert "Predicted and measured" not in network_report.page(network_report.found_of(lab, "lab", time.time_ns))
+    with Workspace(tmp_path / "own") as own:
+        made_lab(own)
+        made = traffic()
+        columns = {"cpu_seconds": np.full((SECONDS, 1), 3.0)}
+        sided = np.zeros((SECONDS, 1), np.bool_)
+        own.metrics.write(MetricBatch("lab", 1.0, ("web",), made.start_ns, columns, sided, "libvirt", Origin.LIVE))
+        text = network_report.page(network_report.found_of(own, "lab", time.time_ns))
+    assert "<h2>Predicted and measured</h2>" in text
+    assert "→ <b>3</b><small>0 % (0 to 11) inside, 100 % short</small>" in text
+    assert "short of CPU" in text
+    assert "not measured" in text
 
 
 def test_a_report_of_a_network_that_nothing_is_known_of_says_so(lab: Workspace) -> None:

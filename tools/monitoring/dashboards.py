@@ -91,6 +91,11 @@ def process_dashboard() -> str:
             _own("Loops: runs and failures", "short", ("adumbra_loop_runs_total", "adumbra_loop_failures_total"), "loop"),
             _own("Loops that are well", "short", ("adumbra_loop_up",), "loop"),
             _own("How long loops take", "s", ("adumbra_loop_seconds",), "loop"),
+            _own("Real machines", "short", ("adumbra_live_machines",), "network"),
+            _own("Real machines: could be read", "short", ("adumbra_live_up",), "network"),
+            _own("Real machines: intervals, failures", "short", (
+                "adumbra_live_rows_total", "adumbra_live_failures_total"), "network"),
+            _own("Real machines: left out, by reason", "short", ("adumbra_live_left_out_total",), "network, reason"),
             _own("Requests", "reqps", ("adumbra_http_requests_total",), "route, status"),
             _slowest("Requests: 99 % are answered within", "s", "adumbra_http_request_seconds", "route"),
             _own("Requests being answered", "short", ("adumbra_http_requests_open",)),

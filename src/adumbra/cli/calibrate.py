@@ -27,7 +27,11 @@ def calibrate(  # noqa: PLR0917 (options of a command)
     name: NameArgument,
     usage: Annotated[
         str | None,
-        typer.Argument(help="Measured use: a CSV or Parquet file, or a Prometheus URL.", show_default=False, metavar="[USAGE]"),
+        typer.Argument(
+            help="Measured use: a CSV or Parquet file, a Prometheus URL, or live: for its live readings.",
+            show_default=False,
+            metavar="[USAGE]",
+        ),
     ] = None,
     show_it: Annotated[bool, typer.Option("--show", help="Show what was learned last; change nothing.")] = False,
     reset: Annotated[bool, typer.Option("--reset", help="Go back to the roles' priors.")] = False,

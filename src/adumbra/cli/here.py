@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adumbra.service.activations import Activation
     from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
+    from adumbra.service.live import ByHand, Comparison
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress
     from adumbra.service.profiles import Asked
@@ -168,6 +169,16 @@ class Here:
 
         del tell
         return activations.deactivate(self._workspace, name, provider, self._now, dry_run=dry_run)
+
+    def compare(self, name: str, last_s: float, step_s: float | None) -> Comparison:
+        from adumbra.service import live
+
+        return live.compare(self._workspace, name, last_s, step_s)
+
+    def read_live(self, name: str, by_hand: ByHand) -> int:
+        from adumbra.service import live
+
+        return live.read_for(self._workspace, name, by_hand)
 
     def events(self, name: str | None, limit: int) -> Sequence[EventRecord]:
         return self._workspace.state.events(name, limit=limit)

@@ -12,6 +12,7 @@ from adumbra import __version__
 from adumbra.cli import (
     backtest,
     calibrate,
+    compare,
     demo,
     generate,
     learn,
@@ -44,7 +45,22 @@ app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
-for module in (demo, network, observe, tap, calibrate, learn, backtest, whatif, generate, live, sources, report, serve):
+for module in (
+    demo,
+    network,
+    observe,
+    tap,
+    calibrate,
+    learn,
+    backtest,
+    whatif,
+    generate,
+    live,
+    compare,
+    sources,
+    report,
+    serve,
+):
     module.register(app)
 
 

@@ -118,10 +118,12 @@ def _renewing(certificate: Certificate | None) -> list[Loop]:
 def _plan() -> Plan:
     from adumbra.daemon.learning import Schedule
     from adumbra.daemon.server import Plan
+    from adumbra.daemon.watching import Watch
     from adumbra.settings import load_loop_settings
 
     settings = load_loop_settings()
-    return Plan(settings.jobs, Schedule(settings.train_every, settings.train_first, settings.train_growth))
+    schedule = Schedule(settings.train_every, settings.train_first, settings.train_growth)
+    return Plan(settings.jobs, schedule, Watch(settings.watch_every, settings.calibrate_every))
 
 
 def _about_stores(workspace: Workspace) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from adumbra.service.activations import Activation
     from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
+    from adumbra.service.live import ByHand, Comparison
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress
     from adumbra.service.profiles import Asked
@@ -149,6 +150,21 @@ class There:
 
     def deactivate(self, name: str, provider: str | None, *, dry_run: bool, tell: Progress) -> Activation:
         return self._acted(name, provider, tell, self._client.deactivate, dry_run=dry_run)
+
+    def compare(self, name: str, last_s: float, step_s: float | None) -> Comparison:
+        from adumbra.service import live
+
+        live.check(last_s, step_s)
+        return self._client.live(name, last_s, step_s)
+
+    def read_live(self, name: str, by_hand: ByHand) -> int:
+        from adumbra.schema.errors import InputError
+
+        del by_hand
+        raise InputError(
+            f"--read reads by this host's own workspace, and the server reads {name} by itself",
+            f"run `adumbra live {name}`; ADUMBRA_SERVE_WATCH_EVERY of the server says how often it reads",
+        )
 
     def events(self, name: str | None, limit: int) -> Sequence[EventRecord]:
         return tuple(self._client.events(name, limit))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
+    from adumbra.service.live import ByHand, Comparison
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress
     from adumbra.service.profiles import Asked
@@ -90,6 +91,11 @@ class Uses(Protocol):
 
     def activate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation: ...
     def deactivate(self, name: str, provider: str | None, *, dry_run: bool, tell: Progress) -> Activation: ...
+    def compare(self, name: str, last_s: float, step_s: float | None) -> Comparison: ...
+    def read_live(self, name: str, by_hand: ByHand) -> int:
+        """How many intervals were stored."""
+        ...
+
     def events(self, name: str | None, limit: int) -> Sequence[EventRecord]:
         """The newest, newest first."""
         ...

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from adumbra.service.access import Issued
     from adumbra.service.activations import Activation
     from adumbra.service.calibrations import Calibrated
+    from adumbra.service.live import Comparison
     from adumbra.service.networks import Network
     from adumbra.service.profiles import Asked
     from adumbra.service.whatif import Answers, Question
@@ -194,15 +195,19 @@ class Client:
         train_share: float | None = None,
         measured_on: str | None = None,
     ) -> JobRecord:
-        """Begins to fit the network's VMs to measured use: a file, which is sent, or a Prometheus server's URL, which the
-        server asks. See service.calibrations. Raises InputError for a file that can't be read."""
+        """Begins to fit the network's VMs to measured use: a file, which is sent, a Prometheus server's URL, which the server
+        asks, or "live:", the live readings that it has. See service.calibrations. Raises InputError for a file that can't be
+        read."""
+        from adumbra.service.live_usage import is_live
         from adumbra.service.usage_csv import readable
         from adumbra.service.usage_prometheus import is_url
 
         how = {"update": update, "train_share": train_share, "measured_on": measured_on}
         path = f"{_network(name)}/calibration"
+        told = {key: value for key, value in how.items() if value is not None}
+        if isinstance(usage, str) and is_live(usage):
+            return self._job("POST", f"{path}/from-live", json=told)
         if isinstance(usage, str) and is_url(usage):
-            told = {key: value for key, value in how.items() if value is not None}
             return self._job("POST", f"{path}/from-prometheus", json={"url": usage, **told})
         with readable(Path(usage)):
             content = Path(usage).read_bytes()
@@ -309,6 +314,13 @@ class Client:
     def deactivate(self, name: str, provider: str | None = None) -> JobRecord:
         """Begins to take away what an activation made; the shadow stays. provider None: whoever made it."""
         return self._job("POST", f"{_network(name)}/deactivations", json={"provider": provider})
+
+    def live(self, name: str, last_s: float = 3600.0, step_s: float | None = None) -> Comparison:
+        """What was predicted of the network's VMs against what was measured of the real ones, over the last so many seconds."""
+        from adumbra.service.live import Comparison
+
+        told = self._asker.get(f"{_network(name)}/live", last_s=last_s, step_s=step_s)
+        return records.told(lambda each: records.record(Comparison, each), told)
 
     def events(self, name: str | None = None, most: int | None = None) -> Iterator[EventRecord]:
         """What happened to a network, or (None) to all that the token lets see, newest first; `most` of them at most."""

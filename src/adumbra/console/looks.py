@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from adumbra.schema.records import Origin
 from adumbra.schema.state import EventRecord
 from adumbra.service.pictures.loads import Loads, loads
 from adumbra.service.pictures.networks import Observed, Overview, Working, overview, sources_of, working
@@ -83,7 +84,7 @@ class Looks:
         jobs, sources = state.jobs.of(name, limit=JOBS), sources_of(workspace, name)
         stamp = (
             record.id, record.version, record.state, newest[0].id if newest else 0, jobs, sources,
-            workspace.metrics.span(name),
+            workspace.metrics.span(name), workspace.metrics.span(name, Origin.LIVE),
         )  # fmt: skip
         if before is not None and before.stamp == stamp:
             return before

@@ -7,6 +7,7 @@
     silence      every 5 s    taps on other hosts that say nothing any more
     jobs         every 1 s    a process for each job, some at once
     learning     every 60 s   what is due to be trained or sized anew, as jobs
+    watching     every 5 s    the real machines of active networks are read, and learned from
     upkeep       every 5 min  roll-ups and retention of the embedded metric store, files that nobody reads
 
 Each is woken by what is asked of the API; what is asked of another server over the same state is found by looking.
@@ -33,6 +34,7 @@ from adumbra.daemon.readings import of_children, of_loops, of_state, of_stores
 from adumbra.daemon.taps import STOP_S as TAPS_STOP_S
 from adumbra.daemon.taps import TURN_S as TAPS_S
 from adumbra.daemon.taps import Taps
+from adumbra.daemon.watching import Watch, Watching
 from adumbra.schema.records import NANOSECONDS
 from adumbra.service import taps, upkeep, uploads
 from adumbra.service.recovery import recover
@@ -51,10 +53,11 @@ OFTEN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the daemon does by itself. jobs: how many at once; schedule: when to learn."""
+    """What the daemon does by itself. jobs: how many at once; schedule: when to learn; watch: how live machines are read."""
 
     jobs: int = AT_ONCE
     schedule: Schedule = field(default_factory=Schedule)
+    watch: Watch = field(default_factory=Watch)
 
 
 class Daemon:
@@ -75,12 +78,14 @@ class Daemon:
         self.taps = Taps(workspace, now, self.ownership, commands.tap, socket.gethostname())
         self.jobs = Jobs(workspace, now, self.ownership, commands.job, plan.jobs)
         learning = Learning(workspace, now, self.ownership, plan.schedule, self.wake)
+        self.watching = Watching(workspace, now, self.ownership, plan.watch, self.wake)
         self._owning = Loop("ownership", self.ownership.turn, BEAT_S, OFTEN_S)
         self._moving = (
             Loop("lease", self._cut, LEASE_LOOK_S),
             Loop("taps", self._once_recovered(self.taps.turn), TAPS_S, OFTEN_S),
             Loop("jobs", self._once_recovered(self.jobs.turn), JOBS_S, OFTEN_S),
             Loop("learning", self._once_recovered(learning.turn), LEARNING_S),
+            Loop("watching", self._once_recovered(self.watching.turn), min(plan.watch.every_s, LEARNING_S)),
             Loop("silence", self._once_recovered(self._note_silent), SILENCE_S),
             Loop("upkeep", self._once_recovered(self._upkeep), UPKEEP_S),
             *others,
@@ -113,6 +118,7 @@ class Daemon:
         telemetry.watch(lambda: of_children(self.taps, self.jobs))
         telemetry.watch(lambda: of_state(self._workspace, self.ownership))
         telemetry.watch(lambda: of_stores(self._workspace))
+        telemetry.watch(self.watching.readings)
 
     def stop(self, for_s: float = STOP_S) -> None:
         """Ends the loops and their children in good order, and at last lets others own what this server did.
@@ -127,6 +133,7 @@ class Daemon:
         for loop in (self._recovering, *self._moving):
             if not loop.join(max(0.0, until_s - time.monotonic() - TAPS_STOP_S)):
                 self._log.warning("still at work; it is left", loop=loop.name)
+        self.watching.end()
         ending = [
             threading.Thread(target=self.jobs.end, args=(max(1.0, min(5.0, until_s - time.monotonic())),), daemon=True),
             threading.Thread(target=self.taps.end, args=(max(1.0, until_s - time.monotonic()),), daemon=True),

@@ -8,8 +8,9 @@ What a job's `asked` holds, by its kind; every key is there, null where nothing 
     profile      {"shortfall": 0.01, "horizon_s": 604800, "risk": "per-vm"}     null: the spec's target; a week
     calibrate    {"usage": "uploads/3f….csv", "from_traffic": false, "update": false, "reset": false, "train_share": 0.333,
                   "measured_on": null, "called": "use.csv"}
-                     usage: a file in the workspace's folder, or a Prometheus server's URL; null with from_traffic or reset,
-                     which goes back to the priors. The file is the job's own: whoever ends the job drops it (service.uploads).
+                     usage: a file in the workspace's folder, a Prometheus server's URL, or "live:" for the live readings;
+                     null with from_traffic or reset, which goes back to the priors. The file is the job's own: whoever ends
+                     the job drops it (service.uploads).
     whatif       {"traffic": 2.0, "vms": ["web-1"], "type": "m7i.large", "last_s": 86400, "sweep": false}
                      vms: [] for all; type: null for the declared; last_s: null for all that is stored
     activate     {"provider": "terraform"}

@@ -100,6 +100,17 @@ OWN_METRICS: tuple[OwnMetric, ...] = (
         "adumbra_loop_up", _G, ("loop",), "1 where a loop's work went well the last time, 0 where it failed or is stuck."
     ),
     OwnMetric("adumbra_loop_seconds", _G, ("loop",), "How long a loop's work took the last time."),
+    OwnMetric("adumbra_live_machines", _G, _NETWORK, "Real machines that a network's provider told of, the last time."),
+    OwnMetric("adumbra_live_up", _G, _NETWORK, "1 where a network's real machines could be read the last time, 0 where not."),
+    OwnMetric("adumbra_live_rows_total", _C, _NETWORK, "Intervals of real machines that were stored."),
+    OwnMetric("adumbra_live_failures_total", _C, _NETWORK, "Times that a network's real machines could not be read."),
+    OwnMetric(
+        "adumbra_live_left_out_total",
+        _C,
+        ("network", "reason"),
+        "Readings that closed no interval: anew (a machine was started again, or read too seldom), late (older than the last), "
+        "strangers (not the network's); and counters that no machine has (odd).",
+    ),
     OwnMetric("adumbra_http_requests_total", _C, ("method", "route", "status"), "Requests that were answered."),
     OwnMetric(
         "adumbra_http_request_seconds", Kind.HISTOGRAM, ("method", "route", "le"), "How long requests took to be answered."

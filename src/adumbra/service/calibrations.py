@@ -25,6 +25,7 @@ from adumbra.schema.errors import InputError, TooLittleDataError
 from adumbra.schema.metrics import BY_NAME, SIMULATED_WHERE_ONE_SIDED
 from adumbra.schema.records import NANOSECONDS, MetricBatch, SeriesQuery
 from adumbra.service import networks, replays
+from adumbra.service.live_usage import is_live, read_live
 from adumbra.service.measured_on import Cores, cores_of
 from adumbra.service.networks import Network
 from adumbra.service.observations import Progress, emulated_vms, emulator
@@ -71,10 +72,10 @@ def from_usage(
     workspace: Workspace, name: str, source: str, now: Callable[[], int], progress: Progress = lambda *_: None,
     *, train_share: float = TRAIN_SHARE, measured_on: str | None = None, called: str = "",
 ) -> Calibrated:  # fmt: skip
-    """Fits the network's VMs to measured use, from a file or a Prometheus server, and keeps what came of it. Always from the
-    roles' priors. measured_on: see measured_on.cores_of; called: what to call the source, where that isn't its own name. Raises
-    InputError for use that can't be read, or that has no time in common with what was observed; TooLittleDataError where
-    nothing can be learned of any VM.
+    """Fits the network's VMs to measured use, from a file, a Prometheus server, or its own live readings (live_usage.LIVE), and
+    keeps what came of it. Always from the roles' priors. measured_on: see measured_on.cores_of; called: what to call the
+    source, where that isn't its own name. Raises InputError for use that can't be read, or that has no time in common with
+    what was observed; TooLittleDataError where nothing can be learned of any VM.
     """
     network = networks.get(workspace, name)
     cores = cores_of(network, measured_on)
@@ -101,7 +102,9 @@ def update_from(
         why = f"{name} was not calibrated by measured use: there is nothing to go on from"
         raise InputError(why, f"run `adumbra calibrate {name} USAGE` without --update")
     cores = cores_of(network, measured_on, known.vms)
-    usage = _read(workspace, network, source, called or source)
+    if is_live(source) and kept.emulated_ns is None and kept.calibration.get("follows"):
+        return Calibrated(kept.version, known, {})  # what is still to be done of it comes first; readings go on meanwhile
+    usage = _read(workspace, network, source, called or source, min(until_ns.values()))
     if not any(int(vm.time_ns[-1]) >= until_ns[vm.vm] for vm in usage.vms if vm.vm in until_ns):
         if kept.emulated_ns is None and kept.calibration.get("follows"):
             return Calibrated(kept.version, known, {})
@@ -161,8 +164,11 @@ def _first_reason(usage: Usage, learned: Sequence[tuple[VmCalibration, Mapping[s
     return f"{vm.vm}: {next((fit.changed[0] for fit in vm.fits.values()), '') or next(iter(vm.refused.values()))}"
 
 
-def _read(workspace: Workspace, network: Network, source: str, called: str) -> Usage:
-    if is_url(source):
+def _read(workspace: Workspace, network: Network, source: str, called: str, since_ns: int | None = None) -> Usage:
+    """since_ns: what is earlier isn't needed; it is left out where that is cheap."""
+    if is_live(source):
+        usage = read_live(workspace, network, since_ns)
+    elif is_url(source):
         usage = read_prometheus(source, replays.span(workspace, network.name), _names(network))
     else:
         try:

@@ -20,6 +20,7 @@ from adumbra.schema.access import Role
 from adumbra.schema.errors import InputError, NotFoundError
 from adumbra.schema.jobs import JobKind
 from adumbra.service import calibrations, uploads
+from adumbra.service.live_usage import LIVE
 
 router = APIRouter(prefix="/networks/{name}/calibration", tags=["calibration"])
 
@@ -46,6 +47,14 @@ MeasuredOn = Annotated[str | None, Field(max_length=64, description=_MEASURED_ON
 class FromTrafficIn(Asked):
     """How to learn from response times."""
 
+    measured_on: MeasuredOn = None
+
+
+class FromLiveIn(Asked):
+    """How to learn from live readings."""
+
+    update: StrictBool = Field(default=False, description="Go on from the last calibration with later readings.")
+    train_share: StrictFloat = Field(default=calibrations.TRAIN_SHARE, ge=0.05, le=0.95)
     measured_on: MeasuredOn = None
 
 
@@ -135,6 +144,15 @@ def calibrate_from_prometheus(
     """For administrators: this server asks that address by itself."""
     allowed(who, Role.ADMIN, name)
     return queued(change, response, name, JobKind.CALIBRATE, _asked(**asked.model_dump()))
+
+
+@router.post("/from-live", status_code=202, summary="Fit a network's VMs to what its real machines use; a job")
+def calibrate_from_live(
+    name: NetworkName, at: At, who: Operator, change: Changing, response: Response, asked: FromLiveIn | None = None
+) -> JobOut:
+    """By the live readings that are stored. A server does it by itself as well, now and then."""
+    given = asked or FromLiveIn()
+    return queued(change, response, name, JobKind.CALIBRATE, _asked(usage=LIVE, **given.model_dump()))
 
 
 @router.delete("", status_code=202, summary="Take a network's VMs back to their roles' priors; a job")

@@ -10,26 +10,30 @@ from adumbra.console.looks import Seen
 from adumbra.console.parts import frame
 from adumbra.console.parts.attach import Sources
 from adumbra.console.parts.curves import Curves
+from adumbra.console.parts.lives import lives_table
 from adumbra.console.parts.markup import Column, bullets, details, e, state_chip, table
 from adumbra.console.parts.sizes import overview_facts, sizes_table
 from adumbra.console.parts.sliders import WhatIf, queue
 from adumbra.console.parts.told import diff_list, events_list, job_line
 from adumbra.console.rights import allowed, change, may
 from adumbra.schema.access import Role
-from adumbra.schema.errors import AdumbraError
+from adumbra.schema.errors import AdumbraError, TooLittleDataError
 from adumbra.schema.jobs import JobKind
 from adumbra.schema.spec import spec_to_dict
 from adumbra.schema.units import format_duration, format_number, format_share, format_time
-from adumbra.service import activations, networks
+from adumbra.service import activations, live, networks
 from adumbra.service.pictures.loads import Loads
 from adumbra.service.pictures.networks import STATES, Overview, Working, overview
 from adumbra.service.pictures.plans import diff
 from adumbra.service.pictures.topology import sentences, svg, topology
 
 REFRESH_S = 2.0
+COMPARE_NS = 10 * 10**9
+"""How often is compared anew: steps are no shorter."""
+_NOT_LIVE = "Nothing is measured: real VMs are read once the network is active, where their provider tells of their use."
 _PARTS = (
-    ("Topology", "topology"), ("Charts", "charts"), ("Sizes", "sizes"), ("What if", "whatif"), ("Plan", "plan"),
-    ("Sources", "sources"), ("Events", "events"),
+    ("Topology", "topology"), ("Charts", "charts"), ("Sizes", "sizes"), ("Live", "live"), ("What if", "whatif"),
+    ("Plan", "plan"), ("Sources", "sources"), ("Events", "events"),
 )  # fmt: skip
 
 
@@ -61,6 +65,7 @@ class NetworkPage:
         self._sources = Sources(visitor, found.name)
         self._planned: tuple[object, ...] = ()
         self._seen: Seen | None = None
+        self._compared_ns = -COMPARE_NS
 
     async def build(self) -> None:
         self._head = frame.Shown()
@@ -74,6 +79,8 @@ class NetworkPage:
         self._curves.build()
         with frame.section("Sizes against what was declared", "sizes"):
             self._sizes = frame.Shown()
+        with frame.section("Live: predicted and measured", "live"):
+            self._live = frame.Shown(f'<p class="dim">{_NOT_LIVE}</p>')
         self._whatif.build()
         self._plan_part()
         self._sources.build()
@@ -106,7 +113,30 @@ class NetworkPage:
         for part in (self._curves, self._whatif):
             part.follow(seen.overview)
             await part.refresh()
+        await self._compare()
         await self._replan()
+
+    async def _compare(self) -> None:
+        """What was predicted against what is measured, as soon as anything is, and not at every look."""
+        visitor, name, now_ns = self._visitor, self._found.name, self._visitor.console.now()
+        if 0 <= now_ns - self._compared_ns < COMPARE_NS:
+            return
+        self._compared_ns = now_ns
+
+        def seen() -> str:
+            allowed(visitor.again(), Role.VIEWER, name)
+            return visitor.console.looks.shared(("live", name), look)
+
+        def look(before: str | None) -> str:
+            del before
+            try:
+                return lives_table(live.compare(visitor.console.workspace, name))
+            except TooLittleDataError:
+                return f'<p class="dim">{_NOT_LIVE}</p>'
+
+        told = await frame.asked(seen)
+        if told is not None:
+            self._live.show(told)
 
     async def _look_again(self) -> Seen | None:
         """What is known without working anything out; None where it can't be seen, which is told."""

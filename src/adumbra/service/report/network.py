@@ -11,14 +11,15 @@ import importlib.resources
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from adumbra.schema.errors import AdumbraError
+from adumbra.schema.errors import AdumbraError, TooLittleDataError
 from adumbra.schema.records import NANOSECONDS, Quantiles
 from adumbra.schema.sizing import Confidence
 from adumbra.schema.units import format_duration, format_number, format_share, format_time
-from adumbra.service import activations, learning
+from adumbra.service import activations, learning, live
 from adumbra.service.observations import Progress
 from adumbra.service.pictures import charts, drawn
 from adumbra.service.pictures.charts import VmCharts
+from adumbra.service.pictures.lives import TITLES, LiveCell, LivePicture, live_picture
 from adumbra.service.pictures.loads import Loads, loads
 from adumbra.service.pictures.networks import Observed, Overview, Size, VmSizes, overview, sources_of
 from adumbra.service.pictures.plans import Diff, diff
@@ -49,7 +50,8 @@ Confidence is low until a week's pattern was seen; a size of low confidence errs
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that a report tells. plan: None where none can be made; why_no_plan: then, why. left_out: VMs that aren't drawn."""
+    """All that a report tells. plan: None where none can be made; why_no_plan: then, why. left_out: VMs that aren't drawn.
+    lives: what was predicted against what was measured, None where nothing was."""
 
     overview: Overview
     loads: Loads
@@ -59,6 +61,7 @@ class Found:
     plan: Diff | None
     why_no_plan: str
     made_ns: int
+    lives: LivePicture | None = None
 
 
 def found_of(workspace: Workspace, name: str, now: Callable[[], int], progress: Progress = lambda *_: None) -> Found:
@@ -78,7 +81,17 @@ def found_of(workspace: Workspace, name: str, now: Callable[[], int], progress: 
     progress(0.9, "planning")
     plan, why = _plan(workspace, seen, now)
     left_out = max(0, len(seen.sizes) - MAX_CHARTED)
-    return Found(seen, loads(workspace, name), tuple(drawings), left_out, sources_of(workspace, name), plan, why, now())
+    return Found(
+        seen, loads(workspace, name), tuple(drawings), left_out, sources_of(workspace, name), plan, why, now(),
+        _compared(workspace, name),
+    )  # fmt: skip
+
+
+def _compared(workspace: Workspace, name: str) -> LivePicture | None:
+    try:
+        return live_picture(live.compare(workspace, name))
+    except TooLittleDataError:
+        return None
 
 
 def _expected(workspace: Workspace, seen: Overview) -> Mapping[str, Quantiles]:
@@ -103,8 +116,8 @@ def page(found: Found) -> str:
     """The whole page as text, to be written as UTF-8."""
     seen = found.overview
     body = "".join([
-        _head(found), _topology(found), _sizes(seen), _reasons(seen.sizes), _over_time(found), _planned(found),
-        _seen(found.sources),
+        _head(found), _topology(found), _sizes(seen), _reasons(seen.sizes), _live(found.lives), _over_time(found),
+        _planned(found), _seen(found.sources),
         _how_to_read(seen),
     ])  # fmt: skip
     shared = importlib.resources.files("adumbra.service.pictures").joinpath("pictures.css").read_text(encoding="utf-8")
@@ -240,6 +253,28 @@ def _reasons(rows: Sequence[VmSizes]) -> str:
         who = "all" if len(vms) == len(rows) > 1 else ", ".join(vms[:6]) + (f" and {len(vms) - 6} more" if len(vms) > 6 else "")
         lines.append(f"<li><b>{_e(who)}</b>: {_e(reason)}</li>")
     return f"<h2>Why</h2><ul>{own}</ul><details><summary>How it was learned</summary><ul>{''.join(lines)}</ul></details>"
+
+
+def _live(picture: LivePicture | None) -> str:
+    if picture is None:
+        return ""
+    heads = "".join(f"<th scope=col>{_e(name)}</th>" for name in ("VM", *TITLES, "So"))
+    rows = "".join(
+        f"<tr><th scope=row>{_e(row.vm)}</th>{''.join(map(_live_cell, row.cells))}<td>{_e(row.word)}</td></tr>"
+        for row in picture.rows
+    )
+    more = f"<p class=dim>and {picture.left_out:,} more VMs</p>" if picture.left_out else ""
+    return (
+        f"<h2>Predicted and measured</h2><p class=dim>{_e(picture.about)}</p><div class=scroll tabindex=0 role=region "
+        f'aria-label="Predicted and measured"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
+    )
+
+
+def _live_cell(cell: LiveCell | None) -> str:
+    if cell is None:
+        return f"<td>{NONE}</td>"
+    held = f"<small>{_e(cell.held)}</small>" if cell.held else ""
+    return f"<td>{_e(cell.predicted)} → <b>{_e(cell.measured)}</b>{held}</td>"
 
 
 def _over_time(found: Found) -> str:
