@@ -108,6 +108,15 @@ class Connection:
                 return None
             raise ProvisionError(f"looking at {shown(self.uri)}: {_said(error)}", "look at the hypervisor") from None
 
+    def kept(self, look: Callable[[int], str], inactive: int) -> str:
+        """A thing's XML as it is kept, which may be ahead of what runs; of drivers that know no difference, the one there is."""
+        try:
+            return look(inactive)
+        except self._library.libvirtError as error:
+            if error.get_error_code() != self._library.VIR_ERR_INVALID_ARG:
+                raise
+            return look(0)
+
     @property
     def _none_such(self) -> frozenset[int]:
         named = ("NO_DOMAIN", "NO_NETWORK", "NO_STORAGE_POOL", "NO_STORAGE_VOL", "NO_NWFILTER")

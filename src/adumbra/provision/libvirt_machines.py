@@ -87,11 +87,7 @@ class Machines:
                 volume = self._volume(pool, name)
                 if volume is not None:
                     volume.delete()
-            domain.undefineFlags(
-                library.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | library.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | library.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            )
+            domain.undefineFlags(library.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | library.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
 
     def readings(self, now_ns: int) -> tuple[MachineReading, ...]:
         """The counters of the machines that run."""

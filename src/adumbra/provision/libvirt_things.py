@@ -120,7 +120,7 @@ class Subnets:
         found = []
         for network in networks:
             with self.connection.doing(f"reading the network {network.name()}"):
-                config = network.XMLDesc(self.connection.library.VIR_NETWORK_XML_INACTIVE)
+                config = self.connection.kept(network.XMLDesc, self.connection.library.VIR_NETWORK_XML_INACTIVE)
                 live, active = network.XMLDesc(0), bool(network.isActive())
             tag = libvirt_xml.read_tag(config)
             if tag is not None and tag.owner == self.names.owner and tag.item.settings.get("network") == self.names.network:
