@@ -19,14 +19,17 @@ def waiting(workspace: Workspace, name: str, number: int | None = None) -> PlanR
     if number is None:
         found = workspace.state.plans.newest(name, (PlanState.AWAITING,))
         if found is None:
-            raise ConflictError(f"no plan of {name} waits for approval", f"see `adumbra plan show {name}`")
+            raise none_waits(name)
         return found
-    found = workspace.state.plans.get(number)
-    if found.network != name:
-        raise NotFoundError(f"there is no plan {number} of {name}", f"see `adumbra plan show {name}`")
+    found = newest(workspace, name, number)
     if found.state is not PlanState.AWAITING and (found.decided_by is None or found.state is PlanState.REJECTED):
         raise ConflictError(f"plan {number} of {name} is {found.state.value}, and waits for nobody", "plan again, to ask anew")
     return found
+
+
+def none_waits(name: str) -> ConflictError:
+    """What is said where no plan waits."""
+    return ConflictError(f"no plan of {name} waits for approval", f"see `adumbra plan show {name}`")
 
 
 def approve(workspace: Workspace, name: str, number: int | None, by: str, now: Callable[[], int]) -> Activation:
@@ -52,6 +55,17 @@ def approve(workspace: Workspace, name: str, number: int | None, by: str, now: C
             if record.state is not PlanState.DONE:
                 carry_on(workspace, record, provider, now)
             return Activation(plan, carried_out=True, place=provider.place)
+
+
+def newest(workspace: Workspace, name: str, number: int | None = None) -> PlanRecord:
+    """A network's newest plan, or the one of that number. Raises NotFoundError."""
+    networks.get(workspace, name)
+    found = workspace.state.plans.newest(name) if number is None else workspace.state.plans.get(number)
+    if found is None:
+        raise NotFoundError(f"there is no plan of {name} yet", f"run `adumbra activate {name} --provider PROVIDER`")
+    if found.network != name:
+        raise NotFoundError(f"there is no plan {number} of {name}", f"see `adumbra plan show {name}`")
+    return found
 
 
 def reject(workspace: Workspace, name: str, number: int | None, by: str, now: Callable[[], int]) -> PlanRecord:

@@ -54,7 +54,7 @@ def read_file(path: Path) -> str:
 
 
 def check(text: str, file: str, vms: Sequence[Vm] | None = None) -> ProvisionPolicy:
-    """Is this policy right, its types known, and, where `vms` are given, its selectors? Raises SpecError, one line a problem."""
+    """Is this policy right, its types known, and its selectors, where `vms` are given? Raises SpecError, a line a problem."""
     return parse_policy(text, file, functools.partial(_problems, vms=vms))
 
 
@@ -113,7 +113,9 @@ def measured_use(workspace: Workspace, name: str, vms: Sequence[str]) -> Use:
     """What the real machines were measured to use: VM -> resource -> the USE_LEVEL point of the last day that is stored, in the
     resource's unit. Nothing for what was never measured."""
     span = workspace.metrics.span(name, Origin.LIVE)
-    if span is None:
+    stored = set(workspace.metrics.vms(name)) if span is not None else set()
+    vms = [vm for vm in vms if vm in stored]
+    if span is None or not vms:
         return {}
     interval_s = networks.get(workspace, name).spec.interval
     start_ns = max(span[0], span[1] - round(USE_S * NANOSECONDS))
