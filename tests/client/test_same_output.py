@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
 from tests.api.lives import START_S, batch
 from tests.api.serving import SPEC
-from tests.client.answering import NOW_NS, Both, both
+from tests.client.answering import NOW_NS, Both, Said, both
 
 from adumbra.schema.state import ObservationState
 from adumbra.service import networks
@@ -196,8 +198,13 @@ def test_what_is_changed_is_told_the_same(pair: Both, arguments: list[str]) -> N
     made = _moved(pair)
     there = pair.ask_there(*filled(pair, arguments), *form)
     assert here.status == 0, here.told
-    assert there == here
+    assert _by_the_same(there) == _by_the_same(here)
     assert _moved(pair) == made
+
+
+def _by_the_same(said: Said) -> Said:
+    """Who decided on a plan is another one at each place."""
+    return replace(said, shown=re.sub(r'"decided_by": "[^"]+"', '"decided_by": "somebody"', said.shown))
 
 
 def _moved(pair: Both) -> bytes | None:

@@ -26,7 +26,10 @@ def test_a_policy_is_read_and_told_in_dollars_an_hour() -> None:
     assert policy.to_dict() == {
         "budget_per_hour": 2.0, "approval_above_per_hour": 1.0, "approval_increase_per_hour": 0.2, "keep_above_use": True,
         "use_margin": 0.2,
-        "vms": {"*": {"caps": {"cpu_cores": 8}, "types": ["m7i.*", "c7i.large"]}, "web": {"floors": {"cpu_cores": 2, "memory_gb": 4.5}}},
+        "vms": {
+            "*": {"caps": {"cpu_cores": 8}, "types": ["m7i.*", "c7i.large"]},
+            "web": {"floors": {"cpu_cores": 2, "memory_gb": 4.5}},
+        },
     }  # fmt: skip
     assert parse_policy("{}") == NO_POLICY
 
