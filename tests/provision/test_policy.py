@@ -129,7 +129,7 @@ class TestStories:
         [
             (
                 'vms: {"*": {floors: {cpu_cores: 8}}, web: {caps: {cpu_cores: 4}}}', {}, ConflictError,
-                "for web-1: its floor of 8 cores is above its cap of 4 cores; lower the floor of all VMs or raise the cap of web",
+                "web-1: its floor of 8 cores is above its cap of 4 cores; lower the floor of all VMs or raise the cap of web",
             ),
             (
                 "vms: {web: {caps: {memory_gb: 4}}}", {"memory_gb": 5.0}, ConflictError,

@@ -142,7 +142,7 @@ def _hold_one(
         said.append("no type gives these sizes")
         return replace(held, type=None, price_per_hour=None), said
     if offer.type != each.type:
-        why = "is the cheapest that the policy allows" if barred else "is the cheapest that gives these sizes"
+        why = "is the cheapest that the policy allows" if bounds.types else "is the cheapest that gives these sizes"
         said.append(f"{offer.type} {why}{f', in place of {each.type}' if each.type else ''}")
     return replace(held, type=offer.type, price_per_hour=offer.price_per_hour), said
 
