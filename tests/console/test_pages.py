@@ -28,7 +28,7 @@ from adumbra.console.pages import frontier, glance, register, tokens
 from adumbra.console.parts import attach
 from adumbra.schema.access import ActFilter, ActRecord, NewToken, Principal, Role, Through
 from adumbra.schema.errors import AccessError, AdumbraError, ConflictError, ForbiddenError, InputError, NotFoundError, SpecError
-from adumbra.schema.jobs import JobKind, SourceState
+from adumbra.schema.jobs import JobKind, JobState, SourceState
 from adumbra.service import access, captures, frontiers
 from adumbra.service.workspace import Workspace
 
@@ -147,7 +147,7 @@ def test_a_plan_that_waits_is_approved_by_an_administrator(lab: Workspace) -> No
     _as(lab, "ada", story)
     (job,) = [each for each in lab.state.jobs.of("lab") if "plan" in each.asked]
     assert (job.kind, job.asked, job.by) == (JobKind.ACTIVATE, {"provider": "terraform", "plan": number}, "ada")
-    lab.state.jobs.cancel(job.id, time.time_ns())
+    lab.state.jobs.finish(job.id, JobState.CANCELLED, time.time_ns())
     lab.state.plans.reject(number, "ada", time.time_ns())
 
 
