@@ -17,22 +17,36 @@ from adumbra.schema.plans import Act, Actual, Item, Kind, Plan, Step
 
 @dataclass(slots=True)
 class _Undoing:
-    """What stands while steps are taken back, the steps so far, and what is left out, by the thing's name."""
+    """What stands while steps are taken back, the steps so far, and what is left out, by the thing's name. needed: key -> the
+    keys of what stands and needs it."""
 
     rules: Rules
     standing: dict[Key, Item]
     steps: list[Step] = field(default_factory=list)
     left: dict[str, list[str]] = field(default_factory=dict)
+    needed: dict[Key, set[Key]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for item in self.standing.values():
+            self._need(item)
+
+    def _need(self, item: Item) -> None:
+        for need in needs(item):
+            self.needed.setdefault(need, set()).add(item.key)
 
     def leave(self, item: Item, why: str) -> None:
         self.left.setdefault(item.name, []).append(f"{item.kind.value} {item.name}: {why}")
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
+        if step.before is not None:
+            for need in needs(step.before):
+                self.needed[need].discard(step.item.key)
         if step.act is Act.DELETE:
             del self.standing[step.item.key]
         else:
             self.standing[step.item.key] = step.item
+            self._need(step.item)
 
     def same(self, one: Item | None, other: Item | None) -> bool:
         """Whether two items of one key are the same thing, as far as the provider cares."""
@@ -113,9 +127,9 @@ def _unmake(made: Item, there: Item, undoing: _Undoing) -> None:
     if not undoing.same(there, made):
         undoing.leave(made, "somebody changed it since, so it stays")
         return
-    needing = sorted(item.name for item in undoing.standing.values() if made.key in needs(item))
+    needing = undoing.needed.get(made.key)
     if needing:
-        undoing.leave(made, f"{needing[0]} needs it, so it stays")
+        undoing.leave(made, f"{min(needing)[1]} needs it, so it stays")
         return
     undoing.add(deletion(there))
 
@@ -157,13 +171,15 @@ def _missing(item: Item, undoing: _Undoing) -> str:
 
 def _misplaced(item: Item, undoing: _Undoing) -> str:
     """What of the address space an item would clash with, because something was left; "" for nothing."""
-    subnets = [each for each in in_order(undoing.standing.values()) if each.kind is Kind.SUBNET and each.key != item.key]
+    if item.kind not in {Kind.NETWORK, Kind.SUBNET}:
+        return ""
+    network_key = item.key if item.kind is Kind.NETWORK else needs(item)[0]
+    there = (undoing.standing[key] for key in sorted(undoing.needed.get(network_key, ())))
+    subnets = [each for each in there if each.kind is Kind.SUBNET and each.key != item.key]
     if item.kind is Kind.NETWORK:
         outside = [each.name for each in subnets if not _holds(item, each)]
         return f"the subnet {outside[0]} lies outside of what it was" if outside else ""
-    if item.kind is not Kind.SUBNET:
-        return ""
-    network = undoing.standing[Kind.NETWORK.value, str(item.settings[Kind.NETWORK.value])]
+    network = undoing.standing[network_key]
     if not _holds(network, item):
         return f"its addresses lie outside of {network.name}, as that is now"
     block = parse_block(item.settings["cidr"])
