@@ -15,14 +15,17 @@ class Rule(Enum):
     VIEWER = "to be a viewer"
     OPERATOR = "to be an operator"
     GIVER = "to be an administrator, of all networks or of some"
+    APPROVER = "to be an administrator of that network"
     ADMIN = "to be an administrator of all networks"
 
     @property
     def role(self) -> Role:
-        return {Rule.OPERATOR: Role.OPERATOR, Rule.GIVER: Role.ADMIN, Rule.ADMIN: Role.ADMIN}.get(self, Role.VIEWER)
+        if self in {Rule.GIVER, Rule.APPROVER, Rule.ADMIN}:
+            return Role.ADMIN
+        return Role.OPERATOR if self is Rule.OPERATOR else Role.VIEWER
 
 
-OPEN, KNOWN, VIEWER, OPERATOR, GIVER, ADMIN = Rule
+OPEN, KNOWN, VIEWER, OPERATOR, GIVER, APPROVER, ADMIN = Rule
 
 RULES = {
     "GET /v1/openapi.json": OPEN,
@@ -63,7 +66,14 @@ RULES = {
     "POST /v1/networks/{name}/whatif": VIEWER,
     "GET /v1/networks/{name}/plan": VIEWER,
     "GET /v1/networks/{name}/plans": VIEWER,
+    "GET /v1/networks/{name}/plans/{number}": VIEWER,
     "POST /v1/networks/{name}/plans/dry-run": VIEWER,
+    "POST /v1/networks/{name}/plans/{number}/approval": APPROVER,
+    "POST /v1/networks/{name}/plans/{number}/rejection": OPERATOR,
+    "POST /v1/networks/{name}/plans/rollback": OPERATOR,
+    "GET /v1/networks/{name}/policy": VIEWER,
+    "PUT /v1/networks/{name}/policy": APPROVER,
+    "DELETE /v1/networks/{name}/policy": APPROVER,
     "POST /v1/networks/{name}/activations": OPERATOR,
     "POST /v1/networks/{name}/deactivations": OPERATOR,
     "GET /v1/networks/{name}/live": VIEWER,

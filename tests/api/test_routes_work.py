@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import httpx
 from tests.api.serving import Serving
 
-from adumbra.schema.jobs import JobState
-from adumbra.service import activations, uploads
+from adumbra.client import following
+from adumbra.schema.access import Role
+from adumbra.schema.jobs import JobRecord, JobState
+from adumbra.service import activations, jobs, uploads
 
 USAGE = b"vm,time,cpu_cores\nweb-1,1700000100,0.5\nweb-1,1700000160,0.6\n"
 CSV = {"Content-Type": "text/csv"}
@@ -124,3 +127,53 @@ def test_what_has_no_profile_is_not_activated(lived: Serving) -> None:
     assert operator.post("/v1/networks/bare/activations").status_code == 409
     assert operator.post("/v1/networks/bare/plans/dry-run").status_code == 409
     assert operator.post("/v1/networks/bare/activations", json={"provider": "abacus"}).status_code == 422
+
+
+def test_a_policy_is_set_by_administrators_of_the_network_and_shown_to_whoever_may_look(lived: Serving) -> None:
+    operator, admin = lived.operator("shop"), lived.with_token(lived.token(Role.ADMIN, "shop"))
+    route = "/v1/networks/shop/policy"
+    assert operator.get(route).status_code == 404
+    asked = {"policy": "budget: $9/h\nvms: {web: {caps: {cpu_cores: 64}}}"}
+    assert operator.put(route, json=asked).status_code == 403
+    made = admin.put(route, json=asked, headers={"If-Match": '"0"'})
+    assert (made.status_code, made.json()["version"], made.json()["budget_per_hour"]) == (200, 1, 9.0), made.text
+    assert operator.get(route).json() == made.json()
+    assert admin.put(route, json=asked, headers={"If-Match": '"7"'}).status_code == 412
+    wrong = admin.put(route, json={"policy": "budget: $9/h\nvms:\n  wbe: {}"})
+    assert (wrong.status_code, wrong.json()["problems"][0].partition(":")[0]) == (422, "policy")
+    assert "policy:3:" in wrong.json()["problems"][0]
+    assert admin.delete(route).status_code == 204
+    assert admin.delete(route).status_code == 404
+    done = [each.what for each in lived.workspace.state.access.acts() if each.network == "shop"]
+    assert {"PUT /v1/networks/{name}/policy", "DELETE /v1/networks/{name}/policy"} <= set(done)
+
+
+def test_a_plan_above_the_limit_is_asked_by_an_operator_and_approved_by_an_administrator(lived: Serving) -> None:
+    operator, admin, now = lived.operator("shop"), lived.with_token(lived.token(Role.ADMIN, "shop")), lived.server.now
+    activations.deactivate(lived.workspace, "shop", None, now)
+    assert admin.put("/v1/networks/shop/policy", json={"policy": "approval: {above: $0.001/h}"}).status_code == 200
+    assert operator.post("/v1/networks/shop/plans/dry-run").json()["approval"].startswith("the machines will cost")
+    assert operator.post("/v1/networks/shop/activations", json={"approve": True}).status_code == 403
+    worked = jobs.perform(lived.workspace, job_of(operator.post("/v1/networks/shop/activations")), now, lambda *_: None)
+    waits = operator.get("/v1/networks/shop/plan").json()
+    assert (waits["id"], waits["state"], waits["decided_by"]) == (worked["awaiting"], "awaiting", None)
+    path = f"/v1/networks/shop/plans/{waits['id']}"
+    assert operator.get(path).json() == waits
+    assert operator.post(f"{path}/approval").status_code == 403
+    assert lived.with_token(lived.token(Role.ADMIN, "bare")).post(f"{path}/approval").status_code == 404
+    assert admin.post("/v1/networks/bare/plans/1/approval").status_code == 404
+    queued = admin.post(f"{path}/approval")
+    assert queued.status_code == 202, queued.text
+    assert queued.json()["asked"] == {"provider": "terraform", "plan": waits["id"]}
+    jobs.perform(lived.workspace, job_of(queued), now, lambda *_: None)
+    done = operator.get(path).json()
+    assert (done["state"], done["decided_by"]) == ("done", queued.json()["by"])
+    assert admin.post(f"{path}/rejection").status_code == 409
+    who = [each.who for each in lived.workspace.state.access.acts() if each.what.endswith("/approval")]
+    assert who == [queued.json()["by"]]  # in the audit log
+    assert operator.post("/v1/networks/shop/plans/dry-run", json={"rollback": True}).status_code == 409
+    assert operator.post("/v1/networks/shop/plans/rollback").json()["kind"] == "rollback"
+
+
+def job_of(queued: httpx.Response) -> JobRecord:
+    return following.job_of(queued.json())

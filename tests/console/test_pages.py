@@ -29,7 +29,7 @@ from adumbra.console.pages import frontier, glance, register, tokens
 from adumbra.console.parts import attach
 from adumbra.schema.access import ActFilter, ActRecord, NewToken, Principal, Role, Through
 from adumbra.schema.errors import AccessError, AdumbraError, ConflictError, ForbiddenError, InputError, NotFoundError, SpecError
-from adumbra.schema.jobs import JobKind, SourceState
+from adumbra.schema.jobs import JobKind, JobState, SourceState
 from adumbra.schema.records import MetricBatch, Origin
 from adumbra.service import access, captures, frontiers
 from adumbra.service.workspace import Workspace
@@ -125,6 +125,32 @@ def test_a_network_is_created_from_a_pasted_spec_with_its_problems_by_line(lab: 
     _as(lab, "ada", story)
     (act,) = _acts(lab, "fresh")
     assert (act.who, act.what, act.subject, act.after) == ("ada", "console: create network", "network/fresh", {"version": 1})
+
+
+def test_a_plan_that_waits_is_approved_by_an_administrator(lab: Workspace) -> None:
+    plan = {"network": "lab", "provider": "terraform", "steps": [], "price_per_hour": 9.0, "approval": "it costs <much>"}
+    number = lab.state.plans.ask("lab", plan, time.time_ns(), "it costs <much>").id
+
+    async def onlooker(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_not_see(kind=ui.button, content="Approve it")
+
+    async def story(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_see("waits for approval: it costs &lt;much&gt;", retries=100)
+        await user.should_see(kind=ui.button, content="Approve it", retries=100)
+        user.find(kind=ui.button, content="Approve it").click()
+        for _ in range(200):
+            if any("plan" in each.asked for each in lab.state.jobs.of("lab")):
+                break
+            await asyncio.sleep(0.05)
+
+    _as(lab, "vera", onlooker)
+    _as(lab, "ada", story)
+    (job,) = [each for each in lab.state.jobs.of("lab") if "plan" in each.asked]
+    assert (job.kind, job.asked, job.by) == (JobKind.ACTIVATE, {"provider": "terraform", "plan": number}, "ada")
+    lab.state.jobs.finish(job.id, JobState.CANCELLED, time.time_ns())
+    lab.state.plans.reject(number, "ada", time.time_ns())
 
 
 def test_training_is_queued_and_a_source_attached(lab: Workspace) -> None:

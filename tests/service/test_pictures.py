@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.service.lab import HOSTILE, SECONDS, SPEC, START_S, expected, made_lab, traffic
 
+from adumbra.console.parts.told import diff_list
 from adumbra.schema.plans import Act, Item, Kind, Plan, Step
 from adumbra.schema.records import MetricBatch, Origin
 from adumbra.schema.sizing import Confidence
@@ -196,6 +197,11 @@ def test_a_plan_reads_as_a_diff() -> None:
     assert update.interrupts == "db restarts"
     assert found.summary == "1 thing to change, 1 thing to take away; 2 steps interrupt something"
     assert diff(Plan("lab", "terraform", (), None)).summary.startswith("nothing to do")
+    held = Plan("lab", "terraform", steps, 0.153, 0.1, "it costs <much>", {"db": ("CPU 4 cores", "a larger type")})
+    told = diff_list(diff(held))
+    assert "(now $73" in told
+    assert "An administrator must approve it: it costs &lt;much&gt;." in told
+    assert "db: CPU 4 cores; a larger type" in told
 
 
 def test_losses_are_told_from_accounts_bare_or_within_an_observation() -> None:

@@ -19,7 +19,8 @@ from alembic.script import ScriptDirectory
 
 import adumbra.store
 from adumbra.schema.errors import StoreError
-from adumbra.schema.state import NewTraining
+from adumbra.schema.plans import Plan
+from adumbra.schema.state import NewTraining, PlanState
 from adumbra.store import engine as opening
 from adumbra.store.state import StateStore
 from adumbra.store.tables import METADATA
@@ -88,6 +89,29 @@ class TestMigrations:
                 script.module.downgrade()
         assert sa.inspect(engine).get_table_names() == ["alembic_version"]
         engine.dispose()
+
+    def test_a_plan_of_before_there_were_approvals_is_read(self, path: Path) -> None:
+        engine = sa.create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            with Operations.context(MigrationContext.configure(connection)):
+                for number in ("0001", "0002", "0003", "0004", "0005"):
+                    scripts().get_revision(number).module.upgrade()
+            told = '{"network": "shop", "provider": "terraform", "steps": [], "price_per_hour": 0.5, "aim": "active"}'
+            named = "id, name, spec_text, version, state, created_ns, updated_ns, spec_since_ns"
+            for text in (
+                "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
+                "INSERT INTO alembic_version VALUES ('0005')",
+                f"INSERT INTO networks ({named}) VALUES (1, 'shop', '', 1, 'active', 1, 1, 1)",
+            ):
+                connection.execute(sa.text(text))
+            connection.execute(sa.text("INSERT INTO plans VALUES (7, 1, 'done', :told, 5, 6)"), {"told": told})
+        engine.dispose()
+        with StateStore(path) as store:
+            kept = store.plans.newest("shop")
+            assert kept is not None
+            assert (kept.id, kept.state, kept.decided_by, kept.decided_ns) == (7, PlanState.DONE, None, None)
+            assert Plan.from_dict(kept.plan).price_per_hour == 0.5
+            assert store.policies.newest("shop") is None
 
     def test_what_was_learned_before_there_were_versions_to_choose_from_serves_on(self, path: Path) -> None:
         engine = sa.create_engine(f"sqlite:///{path}")

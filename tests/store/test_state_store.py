@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adumbra.schema.errors import ConflictError, InputError, NotFoundError
+from adumbra.schema.errors import ConflictError, InputError, NotFoundError, PreconditionError
 from adumbra.schema.jobs import JobKind, JobQuery, JobState
 from adumbra.schema.state import EventQuery, NetworkQuery, NetworkState, NewTraining, ObservationState, PlanState
 from adumbra.store import processes
-from adumbra.store.plans import KEPT_ATTEMPTS
+from adumbra.store.plans import KEPT_ATTEMPTS, KEPT_PLANS
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.rows import plain
 from adumbra.store.state import KEPT_CALIBRATIONS, KEPT_PROFILES, KEPT_SPECS, StateStore
@@ -106,6 +106,7 @@ class TestNetworks:
             lambda name: store.begin_observation(name, "", "", 1),
             lambda name: store.save_training(name, NewTraining({}, b""), 1),
             lambda name: store.save_profile(name, {}, 1), store.calibration,
+            store.policies.newest, lambda name: store.policies.save(name, "", 1), lambda name: store.plans.ask(name, {}, 1, ""),
             lambda name: store.save_calibration(name, {}, "", 1), lambda name: store.note_emulated(name, 1, 1),
         ]  # fmt: skip
         before = store.events()
@@ -274,9 +275,52 @@ class TestPlans:
         kept = store.plans.open()[0].steps
         assert [s.outcome for s in kept] == [{"first": True}, *({"number": n} for n in range(3, KEPT_ATTEMPTS + 3))]
 
+    def test_a_plan_waits_until_somebody_decides(self, store: StateStore, shop: str) -> None:
+        first = store.plans.ask(shop, {"n": 1}, 10, "it costs much")
+        second = store.plans.ask(shop, {"n": 2}, 20, "it costs more")
+        assert store.plans.get(first.id).state is PlanState.REJECTED  # another one took its place
+        assert (store.plans.newest(shop), store.plans.newest(shop, (PlanState.DONE,))) == (second, None)
+        assert (store.plans.open(), store.network(shop).state) == ((), NetworkState.SHADOWING)
+        approved = store.plans.approve(second.id, "ada", 30, "ada approved it")
+        assert (approved.state, approved.decided_by, approved.decided_ns) == (PlanState.EXECUTING, "ada", 30)
+        assert store.network(shop).state is NetworkState.ACTIVATING
+        assert kinds(store)[:2] == ["network.state", "plan.approved"]
+        for decide in (lambda: store.plans.approve(second.id, "bob", 40, ""), lambda: store.plans.reject(first.id, "bob", 40)):
+            with pytest.raises(ConflictError, match="waits for nobody"):
+                decide()
+
+    def test_a_plan_that_undoes_another_says_so_in_the_same_act(self, store: StateStore, shop: str) -> None:
+        failed = store.plans.begin(shop, {}, 1)
+        store.plans.finish(failed.id, PlanState.FAILED, 2)
+        back = store.plans.begin(shop, {}, 3)
+        store.plans.finish(back.id, PlanState.DONE, 4, undoes=failed.id)
+        assert [each.state for each in store.plans.of(shop)] == [PlanState.DONE, PlanState.UNDONE]
+
+    def test_a_plan_that_waits_is_never_removed_to_make_room(self, store: StateStore, shop: str) -> None:
+        waits = store.plans.ask(shop, {}, 1, "why")
+        for _ in range(KEPT_PLANS + 2):
+            store.plans.finish(store.plans.begin(shop, {}, 1).id, PlanState.DONE, 2)
+        assert store.plans.get(waits.id).state is PlanState.AWAITING
+        assert len(store.plans.of(shop, KEPT_PLANS + 5)) <= KEPT_PLANS + 2
+
     def test_a_plan_that_is_not_there(self, store: StateStore) -> None:
         with pytest.raises(NotFoundError, match="no plan 7"):
             store.plans.finish(7, PlanState.DONE, 1)
+
+
+class TestPolicies:
+    def test_the_newest_one_holds_until_it_is_cleared(self, store: StateStore, shop: str) -> None:
+        assert store.policies.newest(shop) is None
+        first = store.policies.save(shop, "budget: $1/h", 10, was=0)
+        assert (store.policies.newest(shop), first.version) == (first, 1)
+        assert store.policies.save(shop, "", 20, was=1).version == 2
+        assert store.policies.newest(shop) is None
+        with pytest.raises(PreconditionError, match="of version 0, not 1"):
+            store.policies.save(shop, "budget: $2/h", 30, was=1)
+        assert kinds(store)[:2] == ["policy.cleared", "policy.set"]
+        store.delete_network(shop, 40)
+        store.create_network(shop, "", 50)
+        assert store.policies.newest(shop) is None
 
 
 class TestEvents:

@@ -65,7 +65,7 @@ def _that_may(role: Role) -> Callable[..., Awaitable[Principal]]:
 
 def allowed(who: Principal, role: Role, network: str | None) -> Principal:
     """Raises ForbiddenError for what they may not do. A network that isn't theirs is, to them, not there."""
-    if who.once and role is not Role.ADMIN:
+    if who.once and (role is not Role.ADMIN or network is not None):
         raise ForbiddenError("this token makes the first tokens and users, and nothing else", "make a token by it first")
     if network is not None and not who.sees(network):
         raise NotFoundError(f"there is no network {network[:63]!r}", "or it is not one of yours")
@@ -82,7 +82,7 @@ Viewer = Annotated[Principal, Depends(_that_may(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(_that_may(Role.OPERATOR))]
 """Whoever asks, once they may change the network in the path."""
 Admin = Annotated[Principal, Depends(_that_may(Role.ADMIN))]
-"""Whoever asks, once they may do all, to all networks."""
+"""Whoever asks, once they may do all: to the network in the path, or, where there is none, to all networks."""
 
 
 async def _that_gives(who: Known) -> Principal:

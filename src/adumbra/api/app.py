@@ -34,6 +34,7 @@ from adumbra.api.routes import (
     metrics_page,
     networks,
     plans,
+    policies,
     profiles,
     sessions,
     shadows,
@@ -105,8 +106,8 @@ def make_app(server: Server, signs_in: Oidc | None = None) -> FastAPI:
     add_problems(app)
     app.include_router(health.router)
     for each in (
-        networks, specs, shadows, sources, batches, metrics, calibration, trainings, forecasts, profiles, whatif, plans, live,
-        events, jobs, streams, tokens, users, sessions, audit,
+        networks, specs, shadows, sources, batches, metrics, calibration, trainings, forecasts, profiles, whatif, policies,
+        plans, live, events, jobs, streams, tokens, users, sessions, audit,
     ):  # fmt: skip
         app.include_router(each.router, prefix="/v1", responses=_PROBLEMS)
     app.include_router(oidc.router, prefix="/v1")

@@ -16,6 +16,7 @@ _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 NetworkName = Annotated[str, Path(pattern=_NAME, description="The network's name.", examples=["shop"])]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="Which version.", examples=[1])]
 JobNumber = Annotated[int, Path(ge=1, le=2**53, description="Which job.", examples=[1])]
+PlanNumber = Annotated[int, Path(ge=1, le=2**53, description="Which plan.", examples=[1])]
 VmNames = Annotated[
     list[Annotated[str, Query(pattern=_NAME)]],
     Query(alias="vm", max_length=1000, description="Only these VMs; may be given again.", examples=[["web-1"]]),

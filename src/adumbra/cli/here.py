@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from adumbra.schema.jobs import SourceRecord
     from adumbra.schema.records import Quantiles, Series
     from adumbra.schema.sizing import NetworkProfile
-    from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
+    from adumbra.schema.state import EventRecord, ObservationRecord, PlanRecord, TrainingVersion
     from adumbra.service.activations import Activation
     from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
     from adumbra.service.live import ByHand, Comparison
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress
+    from adumbra.service.policies import KeptPolicy
     from adumbra.service.profiles import Asked
     from adumbra.service.whatif import Answers, Question
     from adumbra.service.workspace import Workspace
@@ -158,11 +159,52 @@ class Here:
 
         return models.forget(self._workspace, name, number, self._now)
 
-    def activate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
-        from adumbra.service import activations
+    def policy(self, name: str) -> KeptPolicy:
+        from adumbra.service import policies
+
+        return policies.shown(self._workspace, name)
+
+    def set_policy(self, name: str, text: str, file: str) -> KeptPolicy:
+        from adumbra.service import policies
+
+        return policies.put(self._workspace, name, text, self._now, file=file)
+
+    def clear_policy(self, name: str) -> KeptPolicy:
+        from adumbra.service import policies
+
+        return policies.clear(self._workspace, name, self._now)
+
+    def plan(self, name: str, number: int | None) -> PlanRecord:
+        from adumbra.service import approvals
+
+        return approvals.newest(self._workspace, name, number)
+
+    def approve(self, name: str, number: int | None, tell: Progress) -> Activation:
+        from adumbra.service import approvals
+        from adumbra.service.access import local_user
 
         del tell
-        return activations.activate(self._workspace, name, provider, self._now, dry_run=dry_run)
+        return approvals.approve(self._workspace, name, number, local_user().name, self._now)
+
+    def reject(self, name: str, number: int | None) -> PlanRecord:
+        from adumbra.service import approvals
+        from adumbra.service.access import local_user
+
+        return approvals.reject(self._workspace, name, number, local_user().name, self._now)
+
+    def undo_plan(self, name: str, *, dry_run: bool, tell: Progress) -> Activation:
+        from adumbra.service import rollbacks
+
+        del tell
+        return rollbacks.rollback(self._workspace, name, self._now, dry_run=dry_run)
+
+    def activate(self, name: str, provider: str, *, dry_run: bool, approve: bool, tell: Progress) -> Activation:
+        from adumbra.service import activations
+        from adumbra.service.access import local_user
+
+        del tell
+        by = local_user().name if approve else None
+        return activations.activate(self._workspace, name, provider, self._now, dry_run=dry_run, approved_by=by)
 
     def deactivate(self, name: str, provider: str | None, *, dry_run: bool, tell: Progress) -> Activation:
         from adumbra.service import activations

@@ -30,14 +30,20 @@ def register(root: typer.Typer) -> None:
 
 
 def activate(
-    name: NameArgument, provider: ProviderOption, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE
+    name: NameArgument,
+    provider: ProviderOption,
+    dry_run: DryRunOption = False,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Approve the plan in the same act, where its policy asks for that.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make the network real, with the sizes of its profile."""
+    """Make the network real, with the sizes of its profile, held to its policy."""
     with uses() as use, progress_bar(f"activating {name}") as tell:
-        activation = use.activate(name, provider, dry_run=dry_run, tell=tell)
+        activation = use.activate(name, provider, dry_run=dry_run, approve=approve, tell=tell)
     show(output, activation.to_dict(), lambda: plan_table(activation.plan))
     if output is Output.TABLE:
-        _tell(activation)
+        tell_of(activation)
 
 
 def deactivate(
@@ -52,13 +58,28 @@ def deactivate(
     show(output, activation.to_dict(), lambda: plan_table(activation.plan))
 
 
-def _tell(activation: Activation) -> None:
-    if not activation.carried_out:
+def tell_of(activation: Activation) -> None:
+    """What became of a plan, and what to do next."""
+    plan = activation.plan
+    for line in plan_notes(plan):
+        say(line)
+    if activation.awaiting is not None:
+        say(f"nothing was touched: plan {activation.awaiting} waits for approval, as {plan.approval}")
+        say(f"next: adumbra plan approve {plan.network}, or adumbra plan reject {plan.network}")
+    elif not activation.carried_out:
+        if plan.approval:
+            say(f"it would need approval: {plan.approval}")
         say("this was a dry run; nothing was touched")
     elif activation.plan.provider == "terraform":
         say(f"written: {activation.place}\nnext: cd {Path(activation.place).parent} && tofu init && tofu plan")
     else:
         say(f"it stands at {activation.place}")
+
+
+def plan_notes(plan: Plan) -> list[str]:
+    """What the policy made of VMs, or what can't be done for things, a line each."""
+    lines = [f"{name}: {'; '.join(said)}" for name, said in plan.notes.items()]
+    return lines if len(lines) <= 50 else [*lines[:50], f"and {len(lines) - 50} more"]
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -75,7 +96,9 @@ def plan_table(plan: Plan) -> RenderableType:
     if plan.empty:
         caption = "nothing to do: all stands as it should"
     elif plan.price_per_hour is not None and plan.price_per_hour > 0:
-        caption += f"the machines cost ${plan.price_per_hour:.4f} an hour, ${plan.price_per_hour * 730:.0f} a month of 730 h"
+        caption += f" the machines cost ${plan.price_per_hour:.4f} an hour, ${plan.price_per_hour * 730:.0f} a month of 730 h"
+        if plan.price_before_per_hour:
+            caption += f" (now: ${plan.price_before_per_hour:.4f} an hour)"
     return table_of(
         f"plan for {plan.network} by {plan.provider}", ("step", "what", "interrupts"), rows, caption.strip(), text=_WORDS
     )

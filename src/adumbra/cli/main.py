@@ -21,6 +21,8 @@ from adumbra.cli import (
     model,
     network,
     observe,
+    plan,
+    policy,
     report,
     serve,
     sources,
@@ -43,6 +45,8 @@ app.add_typer(network.app, name="network")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(store.app, name="store")
 app.add_typer(model.app, name="model")
+app.add_typer(policy.app, name="policy")
+app.add_typer(plan.app, name="plan")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
 for module in (

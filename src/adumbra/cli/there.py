@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from adumbra.schema.jobs import JobRecord, SourceRecord
     from adumbra.schema.records import Quantiles, Series
     from adumbra.schema.sizing import NetworkProfile
-    from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
+    from adumbra.schema.state import EventRecord, ObservationRecord, PlanRecord, TrainingVersion
     from adumbra.service.activations import Activation
     from adumbra.service.generation import Generated, GenerateOptions
     from adumbra.service.learning import Found
     from adumbra.service.live import ByHand, Comparison
     from adumbra.service.networks import Network
     from adumbra.service.observations import Observation, ObserveOptions, Progress
+    from adumbra.service.policies import KeptPolicy
     from adumbra.service.profiles import Asked
     from adumbra.service.whatif import Answers, Question
 
@@ -145,8 +146,55 @@ class There:
         self._client.forget(name, number)
         return gone
 
-    def activate(self, name: str, provider: str, *, dry_run: bool, tell: Progress) -> Activation:
-        return self._acted(name, provider, tell, self._client.activate, dry_run=dry_run)
+    def policy(self, name: str) -> KeptPolicy:
+        return self._client.policy(name)
+
+    def set_policy(self, name: str, text: str, file: str) -> KeptPolicy:
+        from adumbra.service import policies
+
+        policies.check(text, file, self._client.network(name).vms)  # here it is told by the file's own name and lines
+        return self._client.set_policy(name, text)
+
+    def clear_policy(self, name: str) -> KeptPolicy:
+        gone = self._client.policy(name)
+        self._client.clear_policy(name)
+        return gone
+
+    def plan(self, name: str, number: int | None) -> PlanRecord:
+        return self._client.kept_plan(name, number)
+
+    def approve(self, name: str, number: int | None, tell: Progress) -> Activation:
+        from adumbra.service.activations import Activation
+
+        return Activation.from_dict(self._result(self._client.approve(name, self._waiting(name, number)), tell))
+
+    def reject(self, name: str, number: int | None) -> PlanRecord:
+        return self._client.reject(name, self._waiting(name, number))
+
+    def undo_plan(self, name: str, *, dry_run: bool, tell: Progress) -> Activation:
+        from adumbra.service.activations import Activation
+
+        if dry_run:
+            return self._client.plan(name, rollback=True)
+        return Activation.from_dict(self._result(self._client.undo_plan(name), tell))
+
+    def _waiting(self, name: str, number: int | None) -> int:
+        """The plan of that number or, where none is given, the one that waits for approval."""
+        from adumbra.schema.state import PlanState
+        from adumbra.service.approvals import none_waits
+
+        if number is not None:
+            return number
+        for each in self._client.plans(name):
+            if each.state is PlanState.AWAITING:
+                return each.id
+        raise none_waits(name)
+
+    def activate(self, name: str, provider: str, *, dry_run: bool, approve: bool, tell: Progress) -> Activation:
+        def act(name: str, provider: str) -> JobRecord:
+            return self._client.activate(name, provider, approve=approve)
+
+        return self._acted(name, provider, tell, act, dry_run=dry_run)
 
     def deactivate(self, name: str, provider: str | None, *, dry_run: bool, tell: Progress) -> Activation:
         return self._acted(name, provider, tell, self._client.deactivate, dry_run=dry_run)
@@ -189,7 +237,7 @@ class There:
         try:
             done = self._client.follow(job, tell)
         except KeyboardInterrupt:
-            if job.kind in {JobKind.ACTIVATE, JobKind.DEACTIVATE}:
+            if job.kind in {JobKind.ACTIVATE, JobKind.DEACTIVATE, JobKind.ROLLBACK}:
                 say(f"job {job.id} goes on at the server: adumbra events {job.network}")
                 raise
             with suppress(AdumbraError):

@@ -21,7 +21,7 @@ from adumbra.schema.errors import AdumbraError, NotFoundError
 from adumbra.schema.jobs import JobRecord, SourceRecord
 from adumbra.schema.plain import of_plain
 from adumbra.schema.sizing import NetworkProfile
-from adumbra.schema.state import EventRecord, ObservationRecord, TrainingVersion
+from adumbra.schema.state import EventRecord, ObservationRecord, PlanRecord, TrainingVersion
 from adumbra.schema.units import format_time
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.live import Comparison
     from adumbra.service.networks import Network
+    from adumbra.service.policies import KeptPolicy
     from adumbra.service.profiles import Asked
     from adumbra.service.whatif import Answers, Question
     from adumbra.settings import ClientSettings
@@ -299,17 +300,58 @@ class Client:
 
     # What becomes real
 
-    def plan(self, name: str, provider: str | None = None, *, deactivate: bool = False) -> Activation:
-        """What an activation, or a deactivation, would do now. Touches nothing. provider None: who made it last."""
+    def policy(self, name: str) -> KeptPolicy:
+        """What a network's plans are held to. Raises NotFoundError where it has no policy."""
+        return records.told(records.policy, self._asker.get(f"{_network(name)}/policy"))
+
+    def set_policy(self, name: str, policy: str, was: int | None = None) -> KeptPolicy:
+        """Gives a network a policy: YAML or JSON. Raises SpecError, and PreconditionError where its version isn't `was`."""
+        told = self._change("PUT", f"{_network(name)}/policy", json={"policy": policy}, version=was)
+        return records.told(records.policy, told)
+
+    def clear_policy(self, name: str) -> None:
+        """Takes a network's policy away. Raises NotFoundError where it has none."""
+        key = secrets.token_hex(16)
+        self._asker.ask(Request("DELETE", f"{_network(name)}/policy", key=key))
+
+    def plans(self, name: str, most: int | None = None) -> Iterator[PlanRecord]:
+        """The plans that were carried out, are, or wait for approval, newest first. Of their steps' outcomes, the last ones."""
+        for each in self._asker.pages(f"{_network(name)}/plans", most):
+            yield records.told(records.plan, each)
+
+    def kept_plan(self, name: str, number: int | None = None) -> PlanRecord:
+        """The newest plan, or the one of that number. Raises NotFoundError."""
+        which = "plan" if number is None else f"plans/{number}"
+        return records.told(records.plan, self._asker.get(f"{_network(name)}/{which}"))
+
+    def approve(self, name: str, number: int) -> JobRecord:
+        """Approves a plan that waits, and begins to carry it out. Raises ForbiddenError, ConflictError."""
+        return self._job("POST", f"{_network(name)}/plans/{number}/approval")
+
+    def reject(self, name: str, number: int) -> PlanRecord:
+        """Says that a plan which waits for approval won't be carried out. Raises ConflictError."""
+        return records.told(records.plan, self._change("POST", f"{_network(name)}/plans/{number}/rejection"))
+
+    def undo_plan(self, name: str) -> JobRecord:
+        """Begins to take back what the newest plan, which failed, has done."""
+        return self._job("POST", f"{_network(name)}/plans/rollback")
+
+    def plan(
+        self, name: str, provider: str | None = None, *, deactivate: bool = False, rollback: bool = False
+    ) -> Activation:  # fmt: skip
+        """What an activation, a deactivation, or taking back what failed would do now. Touches nothing. provider None: who made
+        it last."""
         from adumbra.service.activations import Activation
 
-        asked = {"provider": provider, "deactivate": deactivate}
+        asked = {"provider": provider, "deactivate": deactivate} | ({"rollback": True} if rollback else {})
         told = data(self._asker.ask(Request("POST", f"{_network(name)}/plans/dry-run", json=asked)))
         return records.told(lambda each: Activation.from_dict({**each, "carried_out": False}), told)
 
-    def activate(self, name: str, provider: str = "terraform") -> JobRecord:
-        """Begins to make a network real; its result is a service.activations.Activation as plain data."""
-        return self._job("POST", f"{_network(name)}/activations", json={"provider": provider})
+    def activate(self, name: str, provider: str = "terraform", *, approve: bool = False) -> JobRecord:
+        """Begins to make a network real; its result is a service.activations.Activation as plain data. approve: the plan in the
+        same act, where that is needed. Raises ForbiddenError."""
+        asked = {"provider": provider} | ({"approve": True} if approve else {})
+        return self._job("POST", f"{_network(name)}/activations", json=asked)
 
     def deactivate(self, name: str, provider: str | None = None) -> JobRecord:
         """Begins to take away what an activation made; the shadow stays. provider None: whoever made it."""

@@ -19,9 +19,10 @@ from adumbra.schema.state import NetworkRecord, NetworkState
 if TYPE_CHECKING:
     from adumbra.profile.hourly import HourlySizes
     from adumbra.schema.records import Quantiles
-    from adumbra.schema.state import TrainingVersion
+    from adumbra.schema.state import PlanRecord, TrainingVersion
     from adumbra.service.calibrations import Calibrated
     from adumbra.service.networks import Network
+    from adumbra.service.policies import KeptPolicy
 
 T = TypeVar("T")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -82,6 +83,33 @@ def calibrated(answer: Mapping[str, Any]) -> Calibrated:
     told = {name: value for name, value in answer.items() if name in known}
     times = {"start_ns": time_ns(answer["start"]), "end_ns": time_ns(answer["end"])}
     return Calibrated(int(answer["version"]), Calibration.from_dict(told | times), {})
+
+
+def policy(answer: Mapping[str, Any]) -> KeptPolicy:
+    """What a network's plans are held to, read from the text that it was given as."""
+    from adumbra.schema.policy import parse_policy
+    from adumbra.schema.state import PolicyRecord
+    from adumbra.service.policies import KeptPolicy
+
+    record_ = PolicyRecord(str(answer["network"]), int(answer["version"]), str(answer["text"]), time_ns(answer["created"]))
+    return KeptPolicy(record_, parse_policy(record_.text))
+
+
+def plan(answer: Mapping[str, Any]) -> PlanRecord:
+    """A plan that is kept; of each step's outcomes, the last one, whose time isn't told."""
+    from adumbra.schema.state import PlanRecord, PlanState, StepRecord
+
+    created_ns = time_ns(answer["created"])
+    steps = tuple(
+        StepRecord(number, {"done": each["done"], "detail": each["detail"]}, created_ns)
+        for number, each in enumerate(answer["steps"])
+        if each["done"] is not None
+    )
+    finished, decided = (None if answer[name] is None else time_ns(answer[name]) for name in ("finished", "decided"))
+    return PlanRecord(
+        int(answer["id"]), str(answer["network"]), PlanState(answer["state"]), answer["plan"], steps, created_ns, finished,
+        answer["decided_by"], decided,
+    )  # fmt: skip
 
 
 def version(answer: Mapping[str, Any]) -> TrainingVersion:

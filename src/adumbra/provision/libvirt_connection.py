@@ -109,7 +109,7 @@ class Connection:
             raise ProvisionError(f"looking at {shown(self.uri)}: {_said(error)}", "look at the hypervisor") from None
 
     def kept(self, look: Callable[[int], str], inactive: int) -> str:
-        """A thing's XML as it is kept, which may be ahead of what runs; of drivers that know no difference, the one there is."""
+        """A thing's XML as it is kept, which may be ahead of what runs; the one there is, of drivers that know no other."""
         try:
             return look(inactive)
         except self._library.libvirtError as error:

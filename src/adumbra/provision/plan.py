@@ -44,6 +44,15 @@ def describe(step: Step) -> str:
     return f"{step.act.value} {step.item.kind.value} {step.item.name}"
 
 
+def deletion(item: Item) -> Step:
+    """The step that takes an item away, and what ends with it."""
+    ends = {
+        Kind.MACHINE: f"{item.name} is destroyed, with its disk",
+        Kind.GATEWAY: "the way to the outside is closed",
+    }
+    return Step(Act.DELETE, item, item, ends.get(item.kind, ""))
+
+
 def make_plan(desired: Desired, actual: Actual, rules: Rules, prices: Mapping[str, float] | None = None) -> Plan:
     """The steps from `actual` to `desired`, in an order in which each can be carried out.
 
@@ -155,7 +164,7 @@ def _first_deletes(comparison: _Comparison) -> Iterator[Step]:
     late = _let_go(comparison)
     for key, item in reversed(comparison.standing.items()):
         if (key in comparison.gone and key not in late) or key in comparison.rebuilt:
-            yield _delete(item)
+            yield deletion(item)
 
 
 def _creates_and_changes(comparison: _Comparison) -> Iterator[Step]:
@@ -175,21 +184,13 @@ def _last_deletes(comparison: _Comparison) -> Iterator[Step]:
     late = _let_go(comparison)
     for key, item in reversed(comparison.standing.items()):
         if key in late:
-            yield _delete(item)
+            yield deletion(item)
 
 
 def _let_go(comparison: _Comparison) -> frozenset[Key]:
     """What goes only after a change in place has stopped needing it, such as a firewall that a machine leaves."""
     touched = comparison.updated.keys() | comparison.replaced.keys()
     return frozenset(need for key in touched for need in needs(comparison.standing[key]) if need in comparison.gone)
-
-
-def _delete(item: Item) -> Step:
-    ends = {
-        Kind.MACHINE: f"{item.name} is destroyed, with its disk",
-        Kind.GATEWAY: "the way to the outside is closed",
-    }
-    return Step(Act.DELETE, item, item, ends.get(item.kind, ""))
 
 
 def _price(desired: Desired, prices: Mapping[str, float]) -> float | None:

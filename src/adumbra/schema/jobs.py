@@ -13,8 +13,10 @@ What a job's `asked` holds, by its kind; every key is there, null where nothing 
                      the job drops it (service.uploads).
     whatif       {"traffic": 2.0, "vms": ["web-1"], "type": "m7i.large", "last_s": 86400, "sweep": false}
                      vms: [] for all; type: null for the declared; last_s: null for all that is stored
-    activate     {"provider": "terraform"}
+    activate     {"provider": "terraform"}, and "approve": true where whoever asks approves the plan in the same act; or
+                  {"plan": 7}: the plan of that number, which waited for approval and has it now
     deactivate   {"provider": null}; null: whoever made it
+    rollback     {}
 
 What `result` holds once it is done: what the same command gives by `--output json`.
 
@@ -23,7 +25,7 @@ What `result` holds once it is done: what the same command gives by `--output js
     calibrate    {"version", and the calibration; "rows": how many stored rows were emulated anew; "keeping": the stores
                      that keep what was written first; with reset no version, and no VM}
     whatif       service.whatif.Answers.to_dict(), and "last_s"
-    activate, deactivate    service.activations.Activation.to_dict()
+    activate, deactivate, rollback    service.activations.Activation.to_dict()
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class JobKind(StrEnum):
     WHATIF = "whatif"
     ACTIVATE = "activate"
     DEACTIVATE = "deactivate"
+    ROLLBACK = "rollback"
 
 
 class JobState(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -70,12 +70,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Ordered steps that turn `Actual` into `Desired`, and what the machines then cost in US dollars an hour."""
+    """Ordered steps that turn `Actual` into `Desired`, and what the machines then cost in US dollars an hour.
+
+    price_before_per_hour: what they cost before, None: not known; approval: why somebody must approve it, "" for nobody must;
+    notes: VM or other thing -> sentences on what the policy made of it, or what can't be done for it.
+    """
 
     network: str
     provider: str
     steps: tuple[Step, ...]
     price_per_hour: float | None
+    price_before_per_hour: float | None = None
+    approval: str = ""
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -86,12 +93,16 @@ class Plan:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Plan:
-        """The plan that `to_dict` gave. Raises KeyError or ValueError for anything else."""
+        """The plan that `to_dict` gave, now or in an earlier version. Raises KeyError or ValueError for anything else."""
         steps = tuple(
             Step(Act(s["act"]), _item(s["item"]), _item(s["before"]) if s["before"] else None, s["interrupts"])
             for s in plain["steps"]
         )
-        return cls(plain["network"], plain["provider"], steps, plain["price_per_hour"])
+        notes = {str(name): tuple(map(str, said)) for name, said in plain.get("notes", {}).items()}
+        return cls(
+            plain["network"], plain["provider"], steps, plain["price_per_hour"],
+            plain.get("price_before_per_hour"), plain.get("approval", ""), notes,
+        )  # fmt: skip
 
 
 def _item(plain: Mapping[str, Any]) -> Item:

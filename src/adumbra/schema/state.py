@@ -30,10 +30,17 @@ class ObservationState(StrEnum):
 
 
 class PlanState(StrEnum):
+    AWAITING = "awaiting"  # somebody must approve it; nothing of it is carried out before
+    REJECTED = "rejected"  # it won't be carried out: somebody said so, or another plan took its place
     EXECUTING = "executing"
     DONE = "done"
     FAILED = "failed"
-    UNDONE = "undone"
+    UNDONE = "undone"  # what it had done was taken back
+
+    @property
+    def carried_out(self) -> bool:
+        """Whether any of it was carried out, or may have been."""
+        return self not in {PlanState.AWAITING, PlanState.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +186,10 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan that is or was carried out, and the outcomes of its steps in the order in which they came."""
+    """A plan that is, was or may be carried out, and the outcomes of its steps in the order in which they came.
+
+    decided_by: who approved or rejected it, and decided_ns: when; None where nobody had to, or nobody has yet.
+    """
 
     id: int
     network: str
@@ -188,6 +198,18 @@ class PlanRecord:
     steps: tuple[StepRecord, ...]
     created_ns: int
     finished_ns: int | None
+    decided_by: str | None = None
+    decided_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecord:
+    """A network's policy, as its user wrote it. `version` counts its policies from 1, those that were cleared too."""
+
+    network: str
+    version: int
+    text: str
+    created_ns: int
 
 
 @dataclass(frozen=True, slots=True)

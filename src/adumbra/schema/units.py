@@ -18,6 +18,9 @@ RATE_BPS = {
     "bps": Decimal(1), "kbps": Decimal(10**3), "Kbps": Decimal(10**3), "Mbps": Decimal(10**6), "Gbps": Decimal(10**9),
     "Tbps": Decimal(10**12),
 }  # fmt: skip
+HOURS_PER_MONTH = 730
+"""As prices are told: a twelfth of a year."""
+_PRICE = re.compile(r"\s*\$\s?([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?:/|\s(?:an?|per)\s)\s*(h|hour|month|mo)\s*")
 _SHARE = {"%": Decimal("0.01")}
 
 
@@ -49,6 +52,19 @@ def parse_share(text: object) -> float:
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"{text} is not a share; write a percentage from 0% to 100%")
     return share
+
+
+def parse_price_per_hour(text: object) -> float:
+    """US dollars an hour of a price such as "$2.50/h" or "$1500/month" (of HOURS_PER_MONTH). Raises ValueError."""
+    match = _PRICE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{str(text)[:40]!r} is no price over time; write it like $2.50/h or $1500/month, in US dollars")
+    return float(Decimal(match[1]) / (HOURS_PER_MONTH if match[2].startswith("m") else 1))
+
+
+def format_price_per_hour(price: float) -> str:
+    """A price to read: $0.1008/h."""
+    return f"${price:.4f}/h"
 
 
 def format_number(value: float, digits: int = 3) -> str:

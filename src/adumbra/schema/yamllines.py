@@ -38,8 +38,10 @@ class Document:
         return self.lines.get(where, 1)
 
 
-def read_document(text: str) -> Document:
-    """Reads one YAML 1.2 or JSON document. Raises YamlError with line, what, and how to mend it."""
+def read_document(
+    text: str, kind: str = "a network spec", begins: str = "`name:`, `cidrs:`, as `adumbra check --help` shows"
+) -> Document:
+    """Reads one YAML 1.2 or JSON document: of that kind, which begins so. Raises YamlError with line, what, how to mend it."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError as RuamelError
 
@@ -56,11 +58,11 @@ def read_document(text: str) -> Document:
     except (RuamelError, ValueError, UnicodeError, IndexError, AttributeError, TypeError, KeyError) as error:
         raise _as_problem(error, text) from None
     if root is None:
-        raise YamlError(1, "the text is empty; write a spec, as `adumbra check --help` shows")
+        raise YamlError(1, f"the text is empty; write {kind}, which begins with {begins}")
     lines: dict[Location, int] = {(): root.start_mark.line + 1}
     value = _plain(root, (), _Text(text, lines))
     if not isinstance(value, dict):
-        raise YamlError(1, "this is not a network spec; it begins with `name:`, `cidrs:`, as `adumbra check --help` shows")
+        raise YamlError(1, f"this is not {kind}; it begins with {begins}")
     return Document(value, lines)
 
 

@@ -6,64 +6,70 @@ A plan is recorded before its first step and each step's outcome before the next
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adumbra.provision.desired import machine_prices, make_desired
 from adumbra.provision.execute import execute
-from adumbra.provision.plan import make_plan
 from adumbra.provision.protocol import Provider
 from adumbra.schema.errors import AdumbraError, ConflictError, StoreError
 from adumbra.schema.jobs import JobKind, JobState
-from adumbra.schema.plans import PROVIDERS, Desired, Plan, StepOutcome
-from adumbra.schema.sizing import NetworkProfile
+from adumbra.schema.plans import PROVIDERS, Plan, StepOutcome
 from adumbra.schema.state import NetworkState, PlanRecord, PlanState
-from adumbra.service import networks
+from adumbra.service import networks, planning
 from adumbra.service.providers import active_provider, check_provider, provider_of
 from adumbra.service.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A plan, whether it was carried out, and where its result is to be found."""
+    """A plan, whether it was carried out, and where its result is to be found. awaiting: its number, where somebody must
+    approve it first."""
 
     plan: Plan
     carried_out: bool
     place: str
+    awaiting: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": self.place}
+        return {
+            "plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": self.place, "awaiting": self.awaiting,
+        }  # fmt: skip
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Activation:
         """The activation that `to_dict` gave. Raises KeyError or ValueError for anything else."""
-        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], plain["place"])
+        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], plain["place"], plain.get("awaiting"))
 
 
 def activate(
-    workspace: Workspace, name: str, provider_name: str, now: Callable[[], int], *, dry_run: bool = False
-) -> Activation:
-    """Makes what the network's latest profile says stand at a provider. A dry run plans, and touches nothing.
+    workspace: Workspace, name: str, provider_name: str, now: Callable[[], int],
+    *, dry_run: bool = False, approved_by: str | None = None,
+) -> Activation:  # fmt: skip
+    """Makes what the network's latest profile says, held to its policy, stand at a provider. A dry run plans, and touches
+    nothing. A plan that must be approved is kept and waits (service.approvals), unless approved_by says who approves it.
 
     Raises ConflictError where there is no profile, InputError where no such provider, ProvisionError where a step fails.
     """
     check_provider(provider_name)
-    network = networks.get(workspace, name)
-    kept = workspace.state.profile(name)
-    if kept is None:
-        raise ConflictError(f"{name} has no profile yet", f"run `adumbra train {name}` and `adumbra profile {name}` first")
-    profile = NetworkProfile.from_dict(kept.profile)
-    if {vm.vm for vm in profile.vms} != {vm.name for vm in network.vms}:
-        raise ConflictError(f"the profile of {name} is of other VMs than its spec", f"run `adumbra profile {name}` again")
-    desired = make_desired(network.spec, network.vms, profile)
-    with _one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
-        plan = make_plan(desired, provider.actual(name), provider.rules, machine_prices(profile))
-        if not dry_run:
+    networks.get(workspace, name)
+    planning.profile_of(workspace, name)
+    with one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
+        plan = planning.activation(workspace, name, provider)
+        if dry_run:
+            return Activation(plan, carried_out=False, place=provider.place)
+        if plan.approval:
+            record = _asked(workspace, plan, now)
+            if approved_by is None:
+                return Activation(plan, carried_out=False, place=provider.place, awaiting=record.id)
+            approved = workspace.state.plans.approve(record.id, approved_by, now(), _begun(plan))
+            carry_on(workspace, approved, provider, now)
+        else:
             _carry_out(workspace, plan, provider, now, NetworkState.ACTIVE)
-    return Activation(plan, not dry_run, provider.place)
+    return Activation(plan, carried_out=True, place=provider.place)
 
 
 def deactivate(
@@ -76,8 +82,8 @@ def deactivate(
     networks.get(workspace, name)
     provider_name = provider_name or active_provider(workspace, name) or PROVIDERS[0]
     check_provider(provider_name)
-    with _one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
-        plan = make_plan(Desired(name, ()), provider.actual(name), provider.rules)
+    with one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
+        plan = planning.deactivation(workspace, name, provider)
         if not dry_run:
             ready = NetworkState.READY if workspace.state.profile(name) else NetworkState.SHADOWING
             _carry_out(workspace, plan, provider, now, ready)
@@ -92,7 +98,7 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
         if not owned(record.network):
             continue
         try:
-            with _one_at_a_time(workspace, record.network):
+            with one_at_a_time(workspace, record.network):
                 if record.id not in {each.id for each in workspace.state.plans.open()}:
                     continue  # the process that had the lock finished it
                 if _was_cancelled(workspace, record):
@@ -100,7 +106,7 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
                     workspace.state.plans.finish(record.id, PlanState.FAILED, now_ns, moved)
                     continue
                 with provider_of(workspace, str(record.plan["provider"]), record.network) as provider:
-                    _execute(workspace, record, provider, lambda: now_ns)
+                    carry_on(workspace, record, provider, lambda: now_ns)
         except ConflictError:
             continue
         except AdumbraError:  # recorded: the plan is failed, and running the act again goes on from what stands
@@ -112,9 +118,9 @@ def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool]
 def _was_cancelled(workspace: Workspace, record: PlanRecord) -> bool:
     """Whether the job that worked at a plan was cancelled: what was done until then stays, and nothing more is to be."""
     return any(
-        job.kind in {JobKind.ACTIVATE, JobKind.DEACTIVATE}
+        job.kind in {JobKind.ACTIVATE, JobKind.DEACTIVATE, JobKind.ROLLBACK}
         and job.state is JobState.CANCELLED
-        and (job.started_ns or math.inf) <= record.created_ns <= (job.finished_ns or 0)
+        and (job.started_ns or math.inf) <= (record.decided_ns or record.created_ns) <= (job.finished_ns or 0)
         for job in workspace.state.jobs.of(record.network)
     )
 
@@ -126,13 +132,34 @@ def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callab
         if state is not aim:
             workspace.state.set_network_state(plan.network, aim, now(), "all that the plan asks for stands as it should")
         return
-    told = plan.to_dict() | {"aim": aim.value}
-    record = workspace.state.plans.begin(plan.network, told, now(), f"a plan of {len(plan.steps)} steps began")
-    _execute(workspace, record, provider, now)
+    record = workspace.state.plans.begin(plan.network, plan.to_dict() | {"aim": aim.value}, now(), _begun(plan))
+    carry_on(workspace, record, provider, now)
 
 
-def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: Callable[[], int]) -> None:
-    """Performs what isn't done yet of a recorded plan."""
+def _asked(workspace: Workspace, plan: Plan, now: Callable[[], int]) -> PlanRecord:
+    """The plan as it waits for approval: the one that waits already, where it is the same."""
+    waiting = workspace.state.plans.newest(plan.network, (PlanState.AWAITING,))
+    if waiting is not None and same(Plan.from_dict(waiting.plan), plan):
+        return waiting
+    told = plan.to_dict() | {"aim": NetworkState.ACTIVE.value}
+    return workspace.state.plans.ask(plan.network, told, now(), plan.approval)
+
+
+def same(one: Plan, other: Plan) -> bool:
+    """Whether two plans would do the same for the same price."""
+
+    def told(plan: Plan) -> str:
+        return json.dumps({**plan.to_dict(), "notes": None, "approval": None}, sort_keys=True)
+
+    return told(one) == told(other)
+
+
+def _begun(plan: Plan) -> str:
+    return f"a plan of {len(plan.steps)} steps began"
+
+
+def carry_on(workspace: Workspace, record: PlanRecord, provider: Provider, now: Callable[[], int]) -> None:
+    """Performs what isn't done yet of a recorded plan, within `one_at_a_time`. Raises ProvisionError where a step fails."""
     plan, aim = Plan.from_dict(record.plan), NetworkState(str(record.plan["aim"]))
     done = frozenset(step.index for step in record.steps if step.outcome["done"])
 
@@ -145,11 +172,11 @@ def _execute(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
         workspace.state.plans.finish(record.id, PlanState.FAILED, now(), (NetworkState.FAILED, str(error)))
         raise
     moved = aim, f"all {len(plan.steps)} steps of the plan are done"
-    workspace.state.plans.finish(record.id, PlanState.DONE, now(), moved)
+    workspace.state.plans.finish(record.id, PlanState.DONE, now(), moved, record.plan.get("undoes"))
 
 
 @contextmanager
-def _one_at_a_time(workspace: Workspace, network: str) -> Iterator[None]:
+def one_at_a_time(workspace: Workspace, network: str) -> Iterator[None]:
     """Holds a network's lock, which the system lets go of when the process dies. Raises ConflictError where it is held."""
     folder = workspace.home / "locks"
     try:

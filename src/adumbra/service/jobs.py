@@ -86,10 +86,13 @@ def _what_if(workspace: Workspace, job: JobRecord, now: Now, progress: Progress)
 
 
 def _activate(workspace: Workspace, job: JobRecord, now: Now, progress: Progress) -> Mapping[str, Any]:
-    from adumbra.service import activations
+    from adumbra.service import activations, approvals
 
     progress(None, "planning, and carrying the plan out")
-    return activations.activate(workspace, job.network, str(job.asked.get("provider")), now).to_dict()
+    if job.asked.get("plan") is not None:
+        return approvals.approve(workspace, job.network, int(job.asked["plan"]), job.by, now).to_dict()
+    by = job.by if job.asked.get("approve") else None
+    return activations.activate(workspace, job.network, str(job.asked.get("provider")), now, approved_by=by).to_dict()
 
 
 def _deactivate(workspace: Workspace, job: JobRecord, now: Now, progress: Progress) -> Mapping[str, Any]:
@@ -99,6 +102,13 @@ def _deactivate(workspace: Workspace, job: JobRecord, now: Now, progress: Progre
     return activations.deactivate(workspace, job.network, job.asked.get("provider"), now).to_dict()
 
 
+def _rollback(workspace: Workspace, job: JobRecord, now: Now, progress: Progress) -> Mapping[str, Any]:
+    from adumbra.service import rollbacks
+
+    progress(None, "taking back what the plan has done")
+    return rollbacks.rollback(workspace, job.network, now).to_dict()
+
+
 _DONE_BY: Mapping[JobKind, Callable[[Workspace, JobRecord, Now, Progress], Mapping[str, Any]]] = {
     JobKind.TRAIN: _train,
     JobKind.PROFILE: _profile,
@@ -106,4 +116,5 @@ _DONE_BY: Mapping[JobKind, Callable[[Workspace, JobRecord, Now, Progress], Mappi
     JobKind.WHATIF: _what_if,
     JobKind.ACTIVATE: _activate,
     JobKind.DEACTIVATE: _deactivate,
+    JobKind.ROLLBACK: _rollback,
 }

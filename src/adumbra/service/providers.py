@@ -7,6 +7,7 @@ import time
 from adumbra.provision.protocol import Provider
 from adumbra.schema.errors import InputError
 from adumbra.schema.plans import PROVIDERS
+from adumbra.schema.state import PlanState
 from adumbra.service.workspace import Workspace
 from adumbra.settings import load_libvirt_settings
 
@@ -32,5 +33,5 @@ def provider_of(workspace: Workspace, provider: str, network: str) -> Provider:
 
 def active_provider(workspace: Workspace, network: str) -> str | None:
     """By whom the network was activated last, or began to be; None where that never was."""
-    newest = workspace.state.plans.newest(network)
+    newest = workspace.state.plans.newest(network, [state for state in PlanState if state.carried_out])
     return str(newest.plan["provider"]) if newest is not None else None

@@ -16,7 +16,7 @@ from sqlalchemy import event
 from adumbra.schema.errors import StoreError
 from adumbra.store.tables import METADATA
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Known here so that a store that has it is opened without loading Alembic."""
 
 BUSY_TIMEOUT_MS = 10_000

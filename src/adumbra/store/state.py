@@ -37,6 +37,7 @@ from adumbra.store.jobs import JobStore
 from adumbra.store.mirrors import MirrorStore
 from adumbra.store.names import storable
 from adumbra.store.plans import PlanStore
+from adumbra.store.policies import PolicyStore
 from adumbra.store.processes import has_died, this_process
 from adumbra.store.shipments import ShipmentStore
 from adumbra.store.sources import SourceStore
@@ -62,8 +63,9 @@ KEPT_OBSERVATIONS, KEPT_SPECS, KEPT_CALIBRATIONS, KEPT_PROFILES = 10_000, 100, 2
 class StateStore:
     """Networks, shadows, observations, trainings, profiles and events. Opened by `with`; threads may share it.
 
-    access, jobs, plans, mirrors, sources, shipments: the rooms of those who may act, of work, of plans and their steps, of
-    mirrors on hosts, of sources to be observed and of what their taps told of, in the same database.
+    access, jobs, plans, policies, mirrors, sources, shipments: the rooms of those who may act, of work, of plans and their
+    steps, of what plans are held to, of mirrors on hosts, of sources to be observed and of what their taps told of, in the
+    same database.
 
     Times are ns since the epoch. Mappings must be plain JSON data; NumPy scalars and tuples are turned into it, and a NaN
     into null. Every method raises StoreError when the database fails, and NotFoundError for a network that isn't there.
@@ -75,6 +77,7 @@ class StateStore:
         self.access = AccessStore(self.database)
         self.jobs = JobStore(self.database)
         self.plans = PlanStore(self.database)
+        self.policies = PolicyStore(self.database)
         self.mirrors = MirrorStore(self.database)
         self.sources = SourceStore(self.database)
         self.shipments = ShipmentStore(self.database)

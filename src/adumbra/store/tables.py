@@ -103,12 +103,16 @@ calibrations = _of_versions("calibrations", _plain("calibration"), _time("emulat
 
 profiles = _of_versions("profiles", _plain("profile"))
 
+policies = _of_versions("policies", _text("policy_text"))
+
 plans = _in_sequence(
     "plans",
     _state(),
     _plain("plan"),
     _time("created_ns"),
     _time("finished_ns", nullable=True),
+    sa.Column("decided_by", sa.String(63), nullable=True),
+    _time("decided_ns", nullable=True),
 )
 
 plan_steps = _table(

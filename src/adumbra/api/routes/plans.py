@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from adumbra.api.access import Operator, Viewer
+from adumbra.api.access import Admin, Operator, Viewer, allowed
 from adumbra.api.acts import Changing
-from adumbra.api.asked import NetworkName
+from adumbra.api.asked import NetworkName, PlanNumber
 from adumbra.api.context import At
 from adumbra.api.paging import DEFAULT_LIMIT, AfterId, Limit, id_after, page
 from adumbra.api.queueing import queued
@@ -19,40 +19,46 @@ from adumbra.api.shapes.plans import (
     DryRunAsked,
     KeptPlanOut,
     ProviderAsked,
+    RollbackAsked,
     SettingChangeOut,
     StepOut,
     TakingAwayAsked,
 )
 from adumbra.provision.changes import changes, lines
-from adumbra.schema.errors import ConflictError, NotFoundError
+from adumbra.schema.access import Role
+from adumbra.schema.errors import ConflictError
 from adumbra.schema.jobs import JobKind
 from adumbra.schema.plans import PROVIDERS, Plan, Step
 from adumbra.schema.state import PlanRecord, StepRecord
-from adumbra.service import activations
+from adumbra.service import activations, approvals, rollbacks
 from adumbra.service.providers import active_provider
 
 router = APIRouter(prefix="/networks/{name}", tags=["plans"])
 
 
-@router.get("/plan", summary="The newest plan that was carried out, or is")
+@router.get("/plan", summary="The newest plan: carried out, being so, or waiting for approval")
 def show(name: NetworkName, at: At, who: Viewer) -> KeptPlanOut:
-    found = at.workspace.state.plans.newest(name)
-    if found is None:
-        raise NotFoundError(f"no plan of {name} was carried out yet", "activate it, or POST to plans/dry-run for a plan")
-    return _kept(found)
+    return _kept(approvals.newest(at.workspace, name))
 
 
-@router.get("/plans", summary="The plans that were carried out, newest first")
+@router.get("/plans", summary="The plans that were carried out, are, or were to be, newest first")
 def listing(name: NetworkName, at: At, who: Viewer, limit: Limit = DEFAULT_LIMIT, after: AfterId = None) -> Page[KeptPlanOut]:
     found = at.workspace.state.plans.of(name, limit + 1, id_after(after))
     these, following = page(found, limit, lambda record: record.id)
     return Page(items=[_kept(each) for each in these], next=following)
 
 
+@router.get("/plans/{number}", summary="One of the plans")
+def one(name: NetworkName, number: PlanNumber, at: At, who: Viewer) -> KeptPlanOut:
+    return _kept(approvals.newest(at.workspace, name, number))
+
+
 @router.post("/plans/dry-run", summary="What an activation, or a deactivation, would do now; touches nothing")
 def dry_run(name: NetworkName, at: At, who: Viewer, asked: DryRunAsked | None = None) -> DryPlanOut:
     given = asked or DryRunAsked()
-    if given.deactivate:
+    if given.rollback:
+        found = rollbacks.rollback(at.workspace, name, at.now, dry_run=True)
+    elif given.deactivate:
         found = activations.deactivate(at.workspace, name, given.provider, at.now, dry_run=True)
     else:
         provider = given.provider or active_provider(at.workspace, name) or PROVIDERS[0]
@@ -66,7 +72,36 @@ def activate(
 ) -> JobOut:
     if at.workspace.state.profile(name) is None:
         raise ConflictError(f"{name} has no profile yet", f"run `adumbra train {name}` and `adumbra profile {name}` first")
-    return queued(change, response, name, JobKind.ACTIVATE, (asked or ProviderAsked()).model_dump(mode="json"))
+    given = asked or ProviderAsked()
+    if given.approve:
+        allowed(who, Role.ADMIN, name)
+    told = {"provider": given.provider} | ({"approve": True} if given.approve else {})
+    return queued(change, response, name, JobKind.ACTIVATE, told)
+
+
+@router.post("/plans/{number}/approval", status_code=202, summary="Approve a plan that waits, and carry it out; a job")
+def approve(name: NetworkName, number: PlanNumber, at: At, who: Admin, change: Changing, response: Response) -> JobOut:
+    """It is planned again first: where the plan would be another one now, it is not carried out."""
+    record = approvals.waiting(at.workspace, name, number)
+    told = {"provider": record.plan["provider"], "plan": number}
+    return queued(change, response, name, JobKind.ACTIVATE, told)
+
+
+@router.post("/plans/{number}/rejection", summary="Say that a plan which waits for approval won't be carried out")
+def reject(name: NetworkName, number: PlanNumber, at: At, who: Operator, change: Changing) -> KeptPlanOut:
+    made, _ = change.make_once(
+        lambda: approvals.reject(at.workspace, name, number, who.name, at.now),
+        lambda subject: at.workspace.state.plans.get(int(subject.partition("/")[2])), asked={"plan": number},
+        after=lambda record: {"state": record.state.value},
+    )  # fmt: skip
+    return _kept(made)
+
+
+@router.post("/plans/rollback", status_code=202, summary="Take back what the newest plan, which failed, has done; a job")
+def rollback(
+    name: NetworkName, at: At, who: Operator, change: Changing, response: Response, asked: RollbackAsked | None = None
+) -> JobOut:
+    return queued(change, response, name, JobKind.ROLLBACK, {})
 
 
 @router.post("/deactivations", status_code=202, summary="Take away what an activation made; the shadow stays; a job")
@@ -78,10 +113,13 @@ def deactivate(
 
 def _kept(record: PlanRecord) -> KeptPlanOut:
     last = {step.index: step for step in record.steps}
-    told = _plan(Plan.from_dict(record.plan), last)
+    plan = Plan.from_dict(record.plan)
+    told = _plan(plan, last)
     return KeptPlanOut.model_validate(
         told | {
             "id": record.id, "state": record.state, "created": instant(record.created_ns), "finished": record.finished_ns,
+            "decided_by": record.decided_by, "decided": record.decided_ns, "undoes": record.plan.get("undoes"),
+            "plan": dict(record.plan),
         }
     )  # fmt: skip
 
@@ -89,6 +127,7 @@ def _kept(record: PlanRecord) -> KeptPlanOut:
 def _plan(plan: Plan, last: dict[int, StepRecord]) -> dict[str, Any]:
     return {
         "network": plan.network, "provider": plan.provider, "price_per_hour": plan.price_per_hour,
+        "price_before_per_hour": plan.price_before_per_hour, "approval": plan.approval, "notes": plan.notes,
         "steps": [_step(step, last.get(number)) for number, step in enumerate(plan.steps)], "diff": list(lines(plan)),
     }  # fmt: skip
 

@@ -17,6 +17,9 @@ class ProviderAsked(Asked):
     """By whom it is to be done."""
 
     provider: ProviderName = Field(default="terraform", description="Who makes it.")
+    approve: StrictBool = Field(
+        default=False, description="Approve the plan in the same act, where its policy asks for that; for administrators."
+    )
 
 
 class TakingAwayAsked(Asked):
@@ -31,6 +34,11 @@ class DryRunAsked(Asked):
     provider: ProviderName | None = Field(default=None, description="Who makes it; null: who did last, else terraform.")
 
     deactivate: StrictBool = Field(default=False, description="The plan that takes everything away.")
+    rollback: StrictBool = Field(default=False, description="The plan that takes back what the newest one, which failed, did.")
+
+
+class RollbackAsked(Asked):
+    """Nothing more is asked for."""
 
 
 class SettingChangeOut(Answer):
@@ -59,6 +67,9 @@ class PlanOut(Answer):
     network: str
     provider: str
     price_per_hour: float | None = Field(description="What the machines then cost, US dollars.")
+    price_before_per_hour: float | None = Field(description="What they cost before; null: not known.")
+    approval: str = Field(description="Why an administrator must approve it; empty: nobody must.")
+    notes: dict[str, list[str]] = Field(description="VM or other thing -> what the policy made of it, or what can't be done.")
     steps: list[StepOut]
     diff: list[str] = Field(
         description="The same as lines: + makes, ~ changes, -/+ makes anew, - takes away.", examples=[["+ machine web-1"]]
@@ -73,9 +84,13 @@ class DryPlanOut(PlanOut):
 
 
 class KeptPlanOut(PlanOut):
-    """A plan that is or was carried out."""
+    """A plan that is or was carried out, or waits for approval."""
 
     id: int
     state: PlanState
     created: Instant
     finished: Instant | None
+    decided_by: str | None = Field(description="Who approved or rejected it; null: nobody had to, or has yet.")
+    decided: Instant | None
+    undoes: int | None = Field(description="The plan that it takes back.")
+    plan: dict[str, Any] = Field(description="The same, whole.")

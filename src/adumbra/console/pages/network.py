@@ -20,12 +20,14 @@ from adumbra.schema.access import Role
 from adumbra.schema.errors import AdumbraError, TooLittleDataError
 from adumbra.schema.jobs import JobKind
 from adumbra.schema.spec import spec_to_dict
+from adumbra.schema.state import PlanRecord, PlanState
 from adumbra.schema.units import format_duration, format_number, format_share, format_time
-from adumbra.service import activations, live, networks
+from adumbra.service import activations, approvals, live, networks
 from adumbra.service.pictures.loads import Loads
 from adumbra.service.pictures.networks import STATES, Overview, Working, overview
 from adumbra.service.pictures.plans import diff
 from adumbra.service.pictures.topology import sentences, svg, topology
+from adumbra.service.workspace import Workspace
 
 REFRESH_S = 2.0
 COMPARE_NS = 10 * 10**9
@@ -64,6 +66,7 @@ class NetworkPage:
         self._curves, self._whatif = Curves(visitor, found), WhatIf(visitor, found)
         self._sources = Sources(visitor, found.name)
         self._planned: tuple[object, ...] = ()
+        self._waiting: PlanRecord | None = None
         self._seen: Seen | None = None
         self._compared_ns = -COMPARE_NS
 
@@ -101,6 +104,12 @@ class NetworkPage:
     def _plan_part(self) -> None:
         with frame.section("The plan: what activating would change", "plan"):
             self._plan = frame.Shown()
+            self._waits = frame.Shown(live=True)
+            with ui.element("div").classes("row"):
+                self._approve = ui.button("Approve it", on_click=self._approved).props("unelevated")
+                self._reject = ui.button("Reject it", on_click=self._rejected).props("flat")
+            for button in (self._approve, self._reject):
+                button.set_visibility(False)
             self._activate = ui.button("Activate…", on_click=self._confirm).props("outline")
             self._activate.set_visibility(False)
 
@@ -164,10 +173,13 @@ class NetworkPage:
 
     async def _replan(self) -> None:
         found = self._found
-        known = (found.profiled_ns, found.version, found.state)
+        events = self._seen.events if self._seen is not None else ()
+        decided = max((each.id for each in events if each.kind.startswith(("plan.", "policy."))), default=0)
+        known = (found.profiled_ns, found.version, found.state, decided)
         if known == self._planned:
             return
         self._planned = known
+        await self._look_who_waits()
         workspace, now = self._visitor.console.workspace, self._visitor.console.now
         if found.profile is None:
             self._plan.show('<p class="dim">There is no profile yet: size the VMs first.</p>')
@@ -185,6 +197,28 @@ class NetworkPage:
         if told is not None:
             self._plan.show(told)
             self._activate.set_visibility("<ol" in told and may(self._visitor.who, Role.OPERATOR, found.name))
+
+    async def _look_who_waits(self) -> None:
+        """Tells of the plan that waits for approval, if one does, and offers to decide on it to whoever may."""
+        visitor, name = self._visitor, self._found.name
+        told = await frame.asked(lambda: waiting(visitor.console.workspace, name))
+        self._waiting, words = told if told is not None else (None, "")
+        self._waits.show(words)
+        self._approve.set_visibility(self._waiting is not None and may(visitor.who, Role.ADMIN, name))
+        self._reject.set_visibility(self._waiting is not None and may(visitor.who, Role.OPERATOR, name))
+
+    async def _approved(self) -> None:
+        plan, visitor, name = self._waiting, self._visitor, self._found.name
+        if plan is not None:
+            asked: dict[str, object] = {"provider": plan.plan["provider"], "plan": plan.id}
+            if await frame.asked(lambda: queue(visitor, name, JobKind.ACTIVATE, asked, Role.ADMIN)) is not None:
+                frame.said(f"Plan {plan.id} is approved, and queued.")
+                await self.refresh()
+
+    async def _rejected(self) -> None:
+        plan = self._waiting
+        if plan is not None and await frame.asked(lambda: rejected(self._visitor, plan)) is not None:
+            await self.refresh()
 
     async def _queue(self, kind: JobKind, asked: dict[str, object]) -> None:
         if await frame.asked(lambda: queue(self._visitor, self._found.name, kind, asked)) is not None:
@@ -240,6 +274,24 @@ class NetworkPage:
                 ui.button("Put it in place", on_click=put).props("unelevated")
                 ui.button("Leave it", on_click=dialog.close).props("flat")
         dialog.open()
+
+
+def waiting(workspace: Workspace, name: str) -> tuple[PlanRecord | None, str]:
+    """The plan of a network that waits for approval, and a paragraph on it; "" where none does."""
+    found = workspace.state.plans.newest(name, (PlanState.AWAITING,))
+    if found is None:
+        return None, ""
+    return found, f'<p class="stops">Plan {found.id} waits for approval: {e(str(found.plan.get("approval", "")))}.</p>'
+
+
+def rejected(visitor: Visitor, plan: PlanRecord) -> PlanRecord:
+    """Rejects a plan that waits, in the log. Raises ConflictError where it doesn't any more, ForbiddenError."""
+    console = visitor.console
+    return change(
+        visitor, "reject plan", Role.OPERATOR, plan.network,
+        lambda: approvals.reject(console.workspace, plan.network, plan.id, visitor.who.name, console.now),
+        asked={"plan": plan.id}, after=lambda made: {"state": made.state.value},
+    )  # fmt: skip
 
 
 def redescribe(visitor: Visitor, name: str, text: str, was: int) -> int:

@@ -142,11 +142,14 @@ class WhatIf:
             frame.said(f"Sizes at {format_share(shortfall)} are being made.")
 
 
-def queue(visitor: Visitor, network: str, kind: JobKind, asked: dict[str, object]) -> int:
-    """Queues work for the daemon, in the log; gives its number. Raises ConflictError where too much waits."""
+def queue(
+    visitor: Visitor, network: str, kind: JobKind, asked: dict[str, object], role: Role = Role.OPERATOR
+) -> int:  # fmt: skip
+    """Queues work for the daemon, in the log; gives its number. role: that it takes. Raises ConflictError where too much
+    waits, ForbiddenError."""
     console = visitor.console
     job = change(
-        visitor, f"queue {kind.value}", Role.OPERATOR, network,
+        visitor, f"queue {kind.value}", role, network,
         lambda: console.workspace.state.jobs.add(network, kind, asked, visitor.who.name, console.now()),
         asked={"kind": kind.value, **asked}, after=lambda made: {"job": made.id},
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from adumbra.console.parts.markup import Cell, Column, Raw, chip, e, progress, table
+from adumbra.console.parts.markup import Cell, Column, Raw, bullets, chip, e, progress, table
 from adumbra.console.parts.sizes import MAX_ROWS, change, left_out
 from adumbra.schema.jobs import JobState
 from adumbra.schema.sizing import NetworkProfile
@@ -22,12 +22,15 @@ _KINDS = {"running": "busy", "waiting": "calm", "queued": "calm", "done": "good"
 
 def diff_list(diff: Diff) -> str:
     """A plan, line by line."""
+    notes = f"<p>What the policy says:</p>{bullets(diff.notes)}" if diff.notes else ""
     if not diff.changes:
-        return f'<p class="fine">{e(diff.summary)}</p>'
-    price = f" The machines then cost {e(month(diff.price_per_hour))} a month." if diff.price_per_hour else ""
+        return f'<p class="fine">{e(diff.summary)}</p>{notes}'
+    before = f" (now {e(month(diff.price_before_per_hour))})" if diff.price_before_per_hour else ""
+    price = f" The machines then cost {e(month(diff.price_per_hour))} a month{before}." if diff.price_per_hour else ""
+    approval = f'<p class="stops">An administrator must approve it: {e(diff.approval)}.</p>' if diff.approval else ""
     more = f'<p class="dim">and {diff.left_out:,} more steps</p>' if diff.left_out else ""
     lines = "".join(_change(each) for each in diff.changes)
-    return f'<p>{e(diff.summary[0].upper() + diff.summary[1:])}.{price}</p><ol class="diff">{lines}</ol>{more}'
+    return f'<p>{e(diff.summary[0].upper() + diff.summary[1:])}.{price}</p>{approval}<ol class="diff">{lines}</ol>{more}{notes}'
 
 
 def _change(each: Change) -> str:

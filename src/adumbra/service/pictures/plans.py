@@ -9,7 +9,7 @@ from typing import Any
 from adumbra.schema.plans import Act, Item, Plan, Step
 from adumbra.schema.units import format_count
 
-MAX_STEPS = 500
+MAX_STEPS, MAX_NOTES = 500, 50
 _SIGNS = {Act.CREATE: "+", Act.UPDATE: "~", Act.REPLACE: "±", Act.DELETE: "−"}
 _ORDER = (
     "type", "cpu_cores", "memory_gb", "bandwidth_mbps", "storage_gb", "subnet", "addresses", "cidr", "cidrs", "ingress",
@@ -40,13 +40,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """A plan. price_per_hour: of its machines; left_out: steps beyond MAX_STEPS."""
+    """A plan. price_per_hour: of its machines, price_before_per_hour: of those that stand; left_out: steps beyond MAX_STEPS;
+    approval: why somebody must approve it; notes: what the policy made of VMs, a sentence each, of MAX_NOTES of them."""
 
     provider: str
     changes: tuple[Change, ...]
     summary: str
     price_per_hour: float | None
     left_out: int
+    price_before_per_hour: float | None = None
+    approval: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def diff(plan: Plan) -> Diff:
@@ -58,7 +62,11 @@ def diff(plan: Plan) -> Diff:
     if stopping:
         summary += f"; {format_count(stopping, 'step')} interrupt{'s' if stopping == 1 else ''} something"
     changes = tuple(_change(step) for step in plan.steps[:MAX_STEPS])
-    return Diff(plan.provider, changes, summary, plan.price_per_hour, max(0, len(plan.steps) - MAX_STEPS))
+    notes = tuple(f"{name}: {'; '.join(said)}" for name, said in list(plan.notes.items())[:MAX_NOTES])
+    return Diff(
+        plan.provider, changes, summary, plan.price_per_hour, max(0, len(plan.steps) - MAX_STEPS),
+        plan.price_before_per_hour, plan.approval, notes,
+    )  # fmt: skip
 
 
 def _change(step: Step) -> Change:
