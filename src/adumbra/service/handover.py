@@ -139,11 +139,13 @@ def hand_back(workspace: Workspace, name: str, now: Callable[[], int], rng: rand
         work.keep(sink.record, plan, MirrorState.INSTALLING, f"Puts the mirrors of {name} back.")
         for status in work.statuses(Scope.PORT):
             work.take_away(status)
-        observed = [_put_back(work, each) for each in _kept(plan).earlier]
+        observed = [found for found in (_put_back(work, each) for each in _kept(plan).earlier) if found]
         work.take_away(work.statuses(Scope.SINK)[0])
-        followed = _follow(work, next(filter(None, observed), ""), [plan.observe, *(e.observe for e in _kept(plan).earlier)])
         work.told.append(f"the VMs' ports of {name} are mirrored no more")
-    return HandedOver(name, (), "", next(filter(None, observed), ""), followed, changed=True, told=tuple(work.told))
+        texts = {source.source for source in _sources(work)}
+        observe = next((each for each in observed if each in texts), next(iter(observed), ""))
+        followed = _follow(work, observe, [plan.observe, *(each.observe for each in _kept(plan).earlier)])
+    return HandedOver(name, (), "", observe, followed, changed=True, told=tuple(work.told))
 
 
 def refresh(workspace: Workspace, name: str, now: Callable[[], int], rng: random.Random) -> HandedOver:
