@@ -6,6 +6,7 @@ import ipaddress
 import json
 import struct
 from dataclasses import replace
+from itertools import count
 from random import Random
 
 import pytest
@@ -31,13 +32,15 @@ from adumbra.schema.mirrors import (
     VethPair,
 )
 from adumbra.tap.mirrors import nft, u32
-from adumbra.tap.mirrors.plan import MAX_DEVICE_NAME, Others, choose_method, make_plan, merged
+from adumbra.tap.mirrors.picks import merged, picks_of
+from adumbra.tap.mirrors.plan import MAX_DEVICE_NAME, Others, choose_method, make_plan
 
 HERE = Place("boot", "4:1")
 ETH0 = Device("eth0", 2, mac="02:00:00:00:00:02")
 TAP0, TAP1 = Device("tap0", 3, "veth", lower="tap1"), Device("tap1", 4, "veth", lower="tap0")
 HOST = HostState((Device("lo", 1, link_type=LOOPBACK), ETH0, TAP0, TAP1))
 SPEC = MirrorSpec("shop", 7, "eth0", None, Method.TC, ("10.20.0.0/16", "192.168.7.0/24", "2001:db8:20::/48"))
+PICKS = picks_of(SPEC)
 
 
 def planned(spec: MirrorSpec = SPEC, host: HostState = HOST, others: Others | None = None) -> MirrorPlan:
@@ -94,7 +97,8 @@ def test_rules_take_each_packet_of_the_network_once_and_no_other(version: int, d
     bits = 32 if version == 4 else 128
     address = st.sampled_from(edges(own, bits)) | st.integers(0, (1 << bits) - 1)
     source, destination = data.draw(address), data.draw(address)
-    rules = u32.rules_for(u32.Shape(version, 0, ()), [parse_prefix(p) for p in own], 1, 1)
+    picks = [pick for pick in picks_of(replace(SPEC, prefixes=tuple(own))) if pick.hook is Hook.INGRESS]
+    rules = u32.rules_for(u32.Shape(version, 0, ()), picks, count(1), 1)
     ours = any(
         ipaddress.ip_address(n.to_bytes(bits // 8, "big")) in parse_prefix(p) for n in (source, destination) for p in own
     )
@@ -228,16 +232,16 @@ def test_it_is_told_where_the_copies_come_out(to: str | None, observe: str) -> N
 
 def test_the_method_follows_from_the_host_and_from_how_much_there_is() -> None:
     many = tuple(f"10.{n}.{m}.0/25" for n in range(0, 200, 2) for m in range(0, 200, 2))
-    assert choose_method(None, HOST, SPEC.prefixes) is Method.TC
-    assert choose_method(None, HOST, many) is Method.NFT
-    assert choose_method(None, replace(HOST, qdisc="ingress"), SPEC.prefixes) is Method.NFT
+    assert choose_method(None, HOST, PICKS) is Method.TC
+    assert choose_method(None, HOST, picks_of(replace(SPEC, prefixes=many))) is Method.NFT
+    assert choose_method(None, replace(HOST, qdisc="ingress"), PICKS) is Method.NFT
     for wanted, host, told in (
         (Method.NFT, replace(HOST, methods=frozenset({Method.TC})), "install nftables"),
         (Method.OVS, HOST, "a port of a bridge"),
         (None, replace(HOST, methods=frozenset()), "nothing to mirror with"),
     ):
         with pytest.raises(InputError, match=told):
-            choose_method(wanted, host, SPEC.prefixes)
+            choose_method(wanted, host, PICKS)
     with pytest.raises(InputError, match="use --method nft"):
         planned(replace(SPEC, prefixes=many))
     with pytest.raises(ConflictError, match="use --method nft"):

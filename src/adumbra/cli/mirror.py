@@ -1,4 +1,4 @@
-"""Commands on mirrors of this host: mirror install, list, remove. Shows what the service tells; touches nothing itself."""
+"""Commands on mirrors of this host: install, list, handover, remove. Shows what the service tells; touches nothing itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from adumbra.schema.mirrors import MirrorPlan
+    from adumbra.service.handover import HandedOver
     from adumbra.service.mirrors import Status
 
-app = typer.Typer(no_args_is_help=True, help="Install, list and remove mirrors of a network's traffic on this host.")
+app = typer.Typer(no_args_is_help=True, help="Install, list, hand over and remove mirrors of a network's traffic on this host.")
 
-_WORDS = frozenset({"from", "to", "method", "state", "what"})
+_WORDS = frozenset({"from", "to", "method", "state", "what", "vm"})
 
 
 class MethodOption(StrEnum):
@@ -101,16 +102,48 @@ def remove(
         removed = mirrors.remove(opened, name, now_ns, from_device)
     for each in removed:
         beside = f" ({'; '.join(each.told)})" if each.told else ""
-        say(f"removed the mirror of {each.plan.spec.from_device} for {name}{beside}")
+        say(f"removed the mirror of {each.plan.spec.from_device or 'the ports'} for {name}{beside}")
     if not removed:
         say(f"nothing to do: {name} has no mirrors")
+
+
+@app.command("handover")
+def handover(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
+    """Move the network's mirrors to the ports of its real VMs, as `activate` does, or see that all are there. Needs root.
+
+    Each packet is copied once, to the device that was observed before. `deactivate` puts back what stood.
+    """
+    import random
+
+    from adumbra.service import handover as service
+
+    with own_workspace("mirror") as opened:
+        done = service.refresh(opened, name, now_ns, random.SystemRandom())
+    for told in done.told:
+        say(told)
+    data = {
+        "network": name, "ports": [{"vm": port.vm, "device": port.device} for port in done.ports], "to": done.sink or None,
+        "observe": done.observe or None, "followed": done.followed, "changed": done.changed, "told": list(done.told),
+    }  # fmt: skip
+    show(output, data, lambda: _handed_over_table(done))
+
+
+def _handed_over_table(done: HandedOver) -> RenderableType:
+    title = "the VMs' ports are mirrored" if done.ports else "no VM's port is mirrored"
+    rows = [(port.vm, port.device, done.sink) for port in done.ports]
+    caption = "" if done.changed else "nothing was changed"
+    if done.followed:
+        caption = f"the server observes {done.observe}" + (f"; {caption}" if caption else "")
+    return table_of(title, ("vm", "from", "to"), rows, caption, text=_WORDS)
 
 
 def _data(plan: MirrorPlan) -> dict[str, Any]:
     spec = plan.spec
     return {
         "network": spec.network,
-        "from": spec.from_device,
+        "scope": spec.scope,
+        "vm": spec.vm or None,
+        "from": spec.from_device or None,
         "to": plan.sink,
         "method": spec.method,
         "prefixes": list(spec.prefixes),
@@ -136,11 +169,16 @@ def _installed_table(plan: MirrorPlan, *, changed: bool) -> RenderableType:
 
 
 def _table(found: tuple[Status, ...]) -> RenderableType:
+    from adumbra.schema.mirrors import Scope
+
     rows = []
     for status in found:
         plan, look = status.plan, status.look
         count = "-" if look.packets is None else f"{look.packets:,}"
         state = f"{look.standing.value}: {look.detail}" if look.detail else look.standing.value
-        rows.append((plan.spec.network, plan.spec.from_device, plan.sink, plan.spec.method.value, count, state))
+        spec = plan.spec
+        method = "-" if spec.scope is Scope.SINK else spec.method.value
+        what = spec.vm or (f"for {len(plan.hand_over.ports)} ports" if plan.hand_over else "-")
+        rows.append((spec.network, what, spec.from_device or "-", plan.sink, method, count, state))
     caption = "" if rows else "there are no mirrors; run `adumbra mirror install NETWORK --from DEVICE`"
-    return table_of("mirrors", ("network", "from", "to", "method", "packets", "state"), rows, caption, text=_WORDS)
+    return table_of("mirrors", ("network", "vm", "from", "to", "method", "packets", "state"), rows, caption, text=_WORDS)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from adumbra.schema.live import LivePort
+
 ETHERNET, LOOPBACK = 1, 772
 """Link types (linux/if_arp.h) whose frames begin with an Ethernet header."""
 
@@ -27,6 +29,21 @@ class Hook(StrEnum):
 
     INGRESS = "ingress"
     EGRESS = "egress"
+
+
+class Scope(StrEnum):
+    """What of a device's traffic a mirror copies."""
+
+    DEVICE = "device"  # what crosses it to or from the network's prefixes, both ways
+    PORT = "port"  # of a VM's port: what goes to the VM, and what the VM sends to none of the network's VMs
+    SINK = "sink"  # nothing: it holds the device that the copies of a network's ports are sent to
+
+
+class End(StrEnum):
+    """An end of a packet."""
+
+    TO = "to"
+    FROM = "from"
 
 
 class Standing(StrEnum):
@@ -101,7 +118,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class MirrorSpec:
-    """What is asked for. `to_device` None: a device of its own is made. `prefixes` are the network's and its donors'."""
+    """What is asked for. `to_device` None: a device of its own is made. `prefixes` are the network's and its donors', or, at a
+    port, those of its VM.
+
+    `vm`: whose port it is. `members`: the addresses of all of the network's VMs. `left`: of a device, the addresses of the VMs
+    whose packets are copied at their ports, and so not here.
+    """
 
     network: str
     network_id: int
@@ -109,6 +131,30 @@ class MirrorSpec:
     to_device: str | None
     method: Method
     prefixes: tuple[str, ...]
+    scope: Scope = Scope.DEVICE
+    vm: str = ""
+    members: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> MirrorSpec:
+        """The spec that was written down, maybe before there were scopes. Raises KeyError, TypeError or ValueError."""
+        lists = {key: tuple(plain.get(key, ())) for key in ("prefixes", "members", "left")}
+        return cls(**{**plain, "method": Method(plain["method"]), "scope": Scope(plain.get("scope", Scope.DEVICE)), **lists})
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Packets in one direction of a device to (or from) these prefixes, unless their other end is in `unless`."""
+
+    hook: Hook
+    end: End
+    prefixes: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Pick:
+        return cls(Hook(plain["hook"]), End(plain["end"]), tuple(plain["prefixes"]), tuple(plain["unless"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +211,10 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class NftTable:
-    """A table of nftables, family netdev, with a chain for each hook. It is made and deleted as a whole."""
+    """A table of nftables, family netdev, with a chain for each hook. It is made and deleted as a whole.
+
+    It copies what is to or from the prefixes, each packet once; or, where there are `picks`, these.
+    """
 
     do: ClassVar[str] = "nft"
     name: str
@@ -174,6 +223,7 @@ class NftTable:
     hooks: tuple[Hook, ...]
     prefixes: tuple[str, ...]
     owner: str
+    picks: tuple[Pick, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +245,37 @@ MirrorStep = VethPair | Clsact | Classifier | NftTable | OvsMirror
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """A mirror that stood before the ports took over, its pair of devices if it had one, and what was observed of it."""
+
+    spec: MirrorSpec
+    pair: VethPair | None
+    observe: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """What the VMs' ports took over, and from which mirrors. `back`: they are being put back."""
+
+    ports: tuple[LivePort, ...] = ()
+    earlier: tuple[Earlier, ...] = ()
+    back: bool = False
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> HandOver:
+        earlier = tuple(
+            Earlier(MirrorSpec.from_dict(each["spec"]), VethPair(**each["pair"]) if each["pair"] else None, each["observe"])
+            for each in plain["earlier"]
+        )
+        return cls(tuple(LivePort(**port) for port in plain["ports"]), earlier, plain["back"])
+
+
+@dataclass(frozen=True, slots=True)
 class MirrorPlan:
     """The steps that make a mirror, in order; it is taken away by undoing them from the last to the first.
 
     `sink` is the device that copies are sent to, `observe` the source to observe ("" where that is another host's to say).
+    `hand_over`: of the plan that holds the sink of a network's ports.
     """
 
     spec: MirrorSpec
@@ -207,6 +284,7 @@ class MirrorPlan:
     observe: str
     steps: tuple[MirrorStep, ...]
     notes: tuple[str, ...] = ()
+    hand_over: HandOver | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -217,15 +295,26 @@ class MirrorPlan:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> MirrorPlan:
         """The plan that `to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        spec = dict(plain["spec"])
+        hand_over = plain.get("hand_over")
         return cls(
-            spec=MirrorSpec(**spec | {"method": Method(spec["method"]), "prefixes": tuple(spec["prefixes"])}),
+            spec=MirrorSpec.from_dict(plain["spec"]),
             place=Place(**plain["place"]),
             sink=plain["sink"],
             observe=plain["observe"],
             steps=tuple(_step(step) for step in plain["steps"]),
             notes=tuple(plain["notes"]),
+            hand_over=HandOver.from_dict(hand_over) if hand_over else None,
         )
+
+    @property
+    def pair(self) -> VethPair | None:
+        """The pair of devices that was made for it, if one was."""
+        return next((step for step in self.steps if isinstance(step, VethPair)), None)
+
+    @property
+    def device(self) -> DeviceRef | None:
+        """The mirrored device as it was planned for; None where no step holds on to it."""
+        return next((step.device for step in self.steps if isinstance(step, Clsact | Classifier | NftTable)), None)
 
 
 def _step(plain: Mapping[str, Any]) -> MirrorStep:
@@ -241,8 +330,8 @@ def _step(plain: Mapping[str, Any]) -> MirrorStep:
             rules = tuple(Rule(r["table"], r["node"], tuple(map(tuple, r["keys"])), r["link"]) for r in values["rules"])
             return Classifier(**values | {"hook": Hook(values["hook"]), "tables": tuple(values["tables"]), "rules": rules})
         case NftTable.do:
-            hooks = tuple(map(Hook, values["hooks"]))
-            return NftTable(**values | {"hooks": hooks, "prefixes": tuple(values["prefixes"])})
+            hooks, picks = tuple(map(Hook, values["hooks"])), tuple(map(Pick.from_dict, values.get("picks", ())))
+            return NftTable(**values | {"hooks": hooks, "prefixes": tuple(values["prefixes"]), "picks": picks})
         case OvsMirror.do:
             return OvsMirror(**values)
     raise ValueError(f"there is no step {plain['do']!r}")

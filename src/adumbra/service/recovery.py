@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from adumbra.schema.records import NANOSECONDS
 from adumbra.schema.state import NetworkState
-from adumbra.service import activations, mirrors, networks
+from adumbra.service import activations, handover, mirrors, networks
 from adumbra.service.workspace import Workspace
 
 
@@ -26,6 +26,7 @@ def recover(
         for each in workspace.state.mark_interrupted(now_ns)
     ]
     told += mirrors.recover(workspace, now_ns)
+    told += handover.recover(workspace, now_ns)
     told += [
         f"the deletion of {name} was interrupted, and is finished now"
         for name in networks.finish_deletions(workspace, now_ns, owned, before_ns)

@@ -13,8 +13,8 @@ from adumbra.store import rows, tables
 from adumbra.store.database import Database
 from adumbra.store.statements import find, note, numbered, of_networks
 
-MAX_MIRRORS = 64
-"""Mirrors of one network."""
+MAX_MIRRORS = 512
+"""Mirrors of one network: of devices, and of the ports of its VMs."""
 
 
 class MirrorStore:
@@ -41,6 +41,15 @@ class MirrorStore:
         with self._database.writing(f"set the state of mirror {number}") as connection:
             network, table = _find(connection, number).network, tables.mirrors
             new = {"state": state.value, "updated_ns": now_ns}
+            connection.execute(sa.update(table).where(table.c.id == number).values(**new))
+            note(connection, now_ns, network, f"mirror.{state.value}", message, id=number)
+            return _mirror(_find(connection, number))
+
+    def revise(self, number: int, plan_json: Mapping[str, Any], state: MirrorState, now_ns: int, message: str) -> MirrorRecord:
+        """Keeps another plan in a mirror's place, with an event. Raises NotFoundError where it isn't there (any more)."""
+        with self._database.writing(f"keep another plan of mirror {number}") as connection:
+            network, table = _find(connection, number).network, tables.mirrors
+            new = {"state": state.value, "plan": rows.plain(plan_json), "updated_ns": now_ns}
             connection.execute(sa.update(table).where(table.c.id == number).values(**new))
             note(connection, now_ns, network, f"mirror.{state.value}", message, id=number)
             return _mirror(_find(connection, number))

@@ -157,6 +157,11 @@ def look(plan: MirrorPlan, host: Host) -> Look:
     return Look(Standing.GONE if gone else Standing.CHANGED, drift[0], packets, size)
 
 
+def is_gone(plan: MirrorPlan, host: Host) -> bool:
+    """Whether the very device that is mirrored is there no more, as a VM's port ends with its VM."""
+    return plan.device is not None and link.same_device(plan.device, host.devices()) is None
+
+
 def may_administer() -> bool:
     """Whether this process may change the network: CAP_NET_ADMIN (capabilities(7)), as /proc/self/status tells."""
     with suppress(OSError, ValueError, IndexError):

@@ -60,8 +60,16 @@ def resolve(ref: DeviceRef, there: Iterable[Device]) -> Device | None:
     return same or next((device for device in known if device.name == ref.name), None)
 
 
+def same_device(ref: DeviceRef, there: Iterable[Device]) -> Device | None:
+    """The very device that was planned for, whatever its name or MAC is now; None where it is gone."""
+    known = (device for device in there if device.index == ref.index)
+    return next((device for device in known if ref.mac == device.mac or ref.name == device.name), None)
+
+
 def make_pair(route: IPRoute, step: VethPair) -> None:
-    """Makes the pair, without addresses, IPv6 or ARP, and sets it up. Raises MirrorError."""
+    """Makes the pair, without addresses, IPv6 or ARP, and sets it up; the very pair that stands will do. Raises MirrorError."""
+    if look_at_pair(route, step).standing is Standing.STANDS:
+        return
     with explained(f"make the devices {step.outer} and {step.inner}"):
         peer = {"ifname": step.outer, "address": step.outer_mac, "mtu": step.mtu}
         route.link("add", ifname=step.inner, kind="veth", address=step.inner_mac, mtu=step.mtu, peer=peer)

@@ -9,8 +9,8 @@ import ipaddress
 import json
 from typing import Any
 
-from adumbra.schema.addresses import parse_prefix
-from adumbra.schema.mirrors import Device, Hook, Look, NftTable, Standing
+from adumbra.schema.addresses import Prefix, parse_prefix
+from adumbra.schema.mirrors import Device, End, Hook, Look, NftTable, Standing
 from adumbra.tap.mirrors import command
 from adumbra.tap.mirrors.link import resolve
 
@@ -70,22 +70,67 @@ def commands(step: NftTable, device: str) -> list[dict[str, Any]]:
     """
     own = {"family": _FAMILY, "table": step.name}
     made: list[dict[str, Any]] = [{"create": {"table": {"family": _FAMILY, "name": step.name}}}]
-    by_version = {v: [p for p in map(parse_prefix, step.prefixes) if p.version == v] for v in (4, 6)}
-    for version, prefixes in by_version.items():
+    by_version = {v: _of_version(step.prefixes, v) for v in (4, 6)}
+    for version, prefixes in by_version.items() if not step.picks else ():
         if prefixes and not _everything(prefixes):
-            elements = [{"prefix": {"addr": str(p.network_address), "len": p.prefixlen}} if p.prefixlen < p.max_prefixlen
-                        else str(p.network_address) for p in prefixes]  # fmt: skip
-            new = own | {"name": _SET[version], "type": _TYPE[version], "flags": ["interval"], "elem": elements}
-            made.append({"add": {"set": new}})
+            made.append({"add": {"set": own | _set(_SET[version], version, prefixes)}})
+    for number, pick in enumerate(step.picks):
+        for version in (4, 6):
+            for letter, these in (("p", pick.prefixes), ("u", pick.unless)):
+                prefixes = _of_version(these, version)
+                if prefixes and not _everything(prefixes):
+                    made.append({"add": {"set": own | _set(_name(letter, number, version), version, prefixes)}})
     for hook in step.hooks:
         chain: dict[str, Any] = own | {"name": hook.value, "type": "filter", "hook": hook.value, "dev": device}
         chain |= {"prio": _PRIORITY[hook], "policy": "accept"}
         made.append({"add": {"chain": chain}})
         for version, prefixes in by_version.items():
-            for conditions in _conditions(version, prefixes):
+            rules = _picked(step, hook, version) if step.picks else _conditions(version, prefixes)
+            for conditions in rules:
                 expression = [*conditions, {"counter": {"packets": 0, "bytes": 0}}, {"dup": {"addr": step.sink}}]
                 made.append({"add": {"rule": own | {"chain": hook.value, "expr": expression, "comment": step.owner}}})
     return made
+
+
+def _of_version(prefixes: tuple[str, ...], version: int) -> list[Prefix]:
+    return [prefix for prefix in map(parse_prefix, prefixes) if prefix.version == version]
+
+
+def _name(letter: str, pick: int, version: int) -> str:
+    """The set of the prefixes (p) of a pick, or of its exceptions (u)."""
+    return f"{letter}{pick}v{version}"
+
+
+def _set(name: str, version: int, prefixes: list[Prefix]) -> dict[str, Any]:
+    elements = [{"prefix": {"addr": str(p.network_address), "len": p.prefixlen}} if p.prefixlen < p.max_prefixlen
+                else str(p.network_address) for p in prefixes]  # fmt: skip
+    return {"name": name, "type": _TYPE[version], "flags": ["interval"], "elem": elements}
+
+
+def _picked(step: NftTable, hook: Hook, version: int) -> list[list[dict[str, Any]]]:
+    """The conditions of each pick's rule for the packets of an IP version; a pick that takes none has no rule."""
+    found = []
+    for number, pick in enumerate(step.picks):
+        prefixes, unless = _of_version(pick.prefixes, version), _of_version(pick.unless, version)
+        if pick.hook is not hook or not prefixes or (unless and _everything(unless)):
+            continue
+        near, far = ("daddr", "saddr") if pick.end is End.TO else ("saddr", "daddr")
+        conditions = [_is_protocol(version)]
+        if not _everything(prefixes):
+            conditions = [_is_in(version, near, "==", _name("p", number, version))]
+        if unless:
+            conditions.append(_is_in(version, far, "!=", _name("u", number, version)))
+        found.append(conditions)
+    return found
+
+
+def _is_protocol(version: int) -> dict[str, Any]:
+    return {"match": {"op": "==", "left": {"meta": {"key": "protocol"}}, "right": _PROTOCOL[version]}}
+
+
+def _is_in(version: int, field: str, operator: str, name: str) -> dict[str, Any]:
+    left = {"payload": {"protocol": _PROTOCOL[version], "field": field}}
+    return {"match": {"op": operator, "left": left, "right": f"@{name}"}}
 
 
 def _everything(prefixes: list[Any]) -> bool:
@@ -97,13 +142,12 @@ def _conditions(version: int, prefixes: list[Any]) -> list[list[dict[str, Any]]]
     if not prefixes:
         return []
     if _everything(prefixes):
-        return [[{"match": {"op": "==", "left": {"meta": {"key": "protocol"}}, "right": _PROTOCOL[version]}}]]
-
-    def field(name: str, operator: str) -> dict[str, Any]:
-        left = {"payload": {"protocol": _PROTOCOL[version], "field": name}}
-        return {"match": {"op": operator, "left": left, "right": f"@{_SET[version]}"}}
-
-    return [[field("daddr", "==")], [field("saddr", "=="), field("daddr", "!=")]]
+        return [[_is_protocol(version)]]
+    name = _SET[version]
+    return [
+        [_is_in(version, "daddr", "==", name)],
+        [_is_in(version, "saddr", "==", name), _is_in(version, "daddr", "!=", name)],
+    ]
 
 
 def _essence(listed: list[dict[str, Any]]) -> list[str]:

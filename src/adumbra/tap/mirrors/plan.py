@@ -6,11 +6,12 @@ Reads what stands from a HostState; touches nothing and asks nobody.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
 from random import Random
 
-from adumbra.schema.addresses import Prefix, parse_prefix
+from adumbra.schema.addresses import parse_prefix
 from adumbra.schema.errors import ConflictError, InputError
 from adumbra.schema.mirrors import (
     LOOPBACK,
@@ -18,6 +19,7 @@ from adumbra.schema.mirrors import (
     Clsact,
     Device,
     DeviceRef,
+    HandOver,
     Hook,
     HostState,
     Method,
@@ -26,11 +28,14 @@ from adumbra.schema.mirrors import (
     MirrorStep,
     NftTable,
     OvsMirror,
+    Pick,
     Place,
     Rule,
+    Scope,
     VethPair,
 )
 from adumbra.tap.mirrors import u32
+from adumbra.tap.mirrors.picks import picks_of
 
 MAX_TC_RULES = 8192
 MAX_DEVICE_NAME = 15
@@ -52,23 +57,30 @@ _METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """The mirrors that are there already: device to the sink that it is mirrored to, and whose clsact is ours."""
+    """The mirrors that are there already: device to the sink that it is mirrored to, and whose clsact is ours. `pair`: devices
+    that were made for this very mirror, and stand.
+    """
 
     sinks: tuple[tuple[str, str], ...] = ()
     clsact: frozenset[str] = frozenset()
+    pair: VethPair | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Copying:
-    """From which device, in which directions, to which one; `token` marks what is made for it."""
+    """From which device, which packets, to which one; `token` marks what is made for it."""
 
     source: Device
     sink: str
     token: str
-    hooks: tuple[Hook, ...]
+    picks: tuple[Pick, ...]
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        return tuple(hook for hook in Hook if any(pick.hook is hook for pick in self.picks))
 
 
-def choose_method(wanted: Method | None, host: HostState, prefixes: Iterable[str]) -> Method:
+def choose_method(wanted: Method | None, host: HostState, picks: tuple[Pick, ...]) -> Method:
     """The method asked for, or the first that this host has the means for: tc, unless the prefixes are too many; nft; ovs.
 
     Raises InputError where there is none.
@@ -77,7 +89,7 @@ def choose_method(wanted: Method | None, host: HostState, prefixes: Iterable[str
         if wanted not in host.methods or (wanted is Method.OVS and not host.bridge):
             raise InputError(f"this host can't mirror by {wanted.value} here", f"needed is {_METHODS[wanted]}")
         return wanted
-    if Method.TC in host.methods and host.qdisc != "ingress" and _tc_rules(tuple(map(parse_prefix, prefixes))) <= MAX_TC_RULES:
+    if Method.TC in host.methods and host.qdisc != "ingress" and _tc_rules(picks) <= MAX_TC_RULES:
         return Method.TC
     if Method.NFT in host.methods:
         return Method.NFT
@@ -94,13 +106,13 @@ def make_plan(spec: MirrorSpec, host: HostState, place: Place, others: Others, r
     steps: list[MirrorStep] = []
     notes: list[str] = []
     if spec.to_device is None:
-        pair = _pair(spec, host, rng)
+        pair = others.pair or make_pair(spec, host, rng)
         steps.append(pair)
         sink, observe = pair.inner, f"live:{pair.outer}"
     else:
         sink, observe = spec.to_device, _observed(_device(host, spec.to_device, "--to"))
-    hooks = (Hook.INGRESS,) if source.link_type == LOOPBACK else (Hook.INGRESS, Hook.EGRESS)
-    copying = _Copying(source, sink, token, hooks)
+    picks = tuple(p for p in picks_of(spec) if source.link_type != LOOPBACK or p.hook is Hook.INGRESS)
+    copying = _Copying(source, sink, token, picks)
     match spec.method:
         case Method.TC:
             steps += _tc(spec, host, copying, others)
@@ -111,6 +123,19 @@ def make_plan(spec: MirrorSpec, host: HostState, place: Place, others: Others, r
             steps.append(_ovs(spec, host, copying))
             notes.append(f"Open vSwitch copies all that crosses {source.name}; the tap picks out what is the network's")
     return MirrorPlan(spec, place, sink, observe, tuple(steps), tuple(notes))
+
+
+def sink_plan(spec: MirrorSpec, host: HostState, place: Place, kept: HandOver, rng: Random) -> MirrorPlan:
+    """The plan that holds the device to which the copies of a network's ports are sent: `to_device`, or the pair of the first
+    of the mirrors that stood before, or a new pair. The pairs of all of them stay, for whoever observes them.
+    """
+    pairs = [each.pair for each in kept.earlier if each.pair is not None]
+    if spec.to_device is not None:
+        observe = _observed(_device(host, spec.to_device, "--to"))
+        return MirrorPlan(spec, place, spec.to_device, observe, tuple(pairs), hand_over=kept)
+    if not pairs:
+        pairs = [make_pair(spec, host, rng)]
+    return MirrorPlan(spec, place, pairs[0].inner, f"live:{pairs[0].outer}", tuple(pairs), hand_over=kept)
 
 
 def check(spec: MirrorSpec, host: HostState, others: Others) -> None:
@@ -152,7 +177,7 @@ def _check_tunnel(spec: MirrorSpec, sink: Device) -> None:
     if not sink.remote:
         return
     remote = ipaddress.ip_address(sink.remote)
-    if any(remote in parse_prefix(prefix) for prefix in spec.prefixes):
+    if any(remote in parse_prefix(prefix) for prefix in (*spec.prefixes, *spec.members)):
         raise InputError(
             f"the tunnel {sink.name} leads to {remote}, which is in the network itself: its packets would be mirrored too",
             "end the tunnel at an address outside the network's CIDRs and donors",
@@ -194,7 +219,8 @@ def _observed(sink: Device) -> str:
     return f"live:{sink.lower}" if sink.kind == "veth" and sink.lower else f"live:{sink.name}"
 
 
-def _pair(spec: MirrorSpec, host: HostState, rng: Random) -> VethPair:
+def make_pair(spec: MirrorSpec, host: HostState, rng: Random) -> VethPair:
+    """A pair of devices with names that nobody has. Raises InputError where none is left."""
     taken = {device.name for device in host.devices}
     number = 0
     while True:
@@ -214,49 +240,42 @@ def _ref(device: Device) -> DeviceRef:
 
 
 def _tc(spec: MirrorSpec, host: HostState, copying: _Copying, others: Others) -> list[MirrorStep]:
-    source, hooks = copying.source, copying.hooks
+    source = copying.source
     if host.qdisc == "ingress":
         raise ConflictError(
             f"{source.name} has an ingress qdisc of someone else's, beside which there is no room for clsact",
             "use --method nft",
         )
-    prefixes = tuple(parse_prefix(prefix) for prefix in spec.prefixes)
-    if _tc_rules(prefixes) > MAX_TC_RULES:
-        raise InputError(f"{len(prefixes)} prefixes need too many u32 rules", "use --method nft, whose sets hold them all")
+    if _tc_rules(copying.picks) > MAX_TC_RULES:
+        raise InputError(f"{len(spec.prefixes)} prefixes need too many u32 rules", "use --method nft, whose sets hold them all")
     steps: list[MirrorStep] = []
     ours = source.name in others.clsact
     if not host.qdisc or ours:
         steps.append(Clsact(_ref(source), shared=bool(host.qdisc)))
-    versions = {prefix.version for prefix in prefixes}
-    protocols = [p for p, version in ((u32.ETH_IPV4, 4), (u32.ETH_IPV6, 6)) if version in versions] + list(_VLANS)
-    priorities = iter(_free_priorities(host.priorities, len(protocols) * len(hooks)))
+    protocols = _protocols(copying.picks, tagged=spec.scope is Scope.DEVICE)
+    priorities = iter(_free_priorities(host.priorities, len(protocols) * len(copying.hooks)))
     tables = iter(sorted(frozenset(range(1, _LAST_TABLE + 1)) - host.hash_tables))
-    for hook in hooks:
+    for hook in copying.hooks:
         for protocol in protocols:
-            shapes = [shape for shape in u32.shapes(protocol) if shape.version in versions]
-            own: list[int] = []
             rules: list[Rule] = []
-            for shape in shapes:
-                table = next(tables, None)
-                if table is None:
-                    raise ConflictError(f"{source.name} has no u32 hash table left", "use --method nft")
+            for shape in u32.shapes(protocol):
                 first = 1 + sum(1 for rule in rules if rule.table == 0)
-                made = u32.rules_for(shape, prefixes, table, first)
-                rules += made
-                own += [table] if any(rule.table for rule in made) else []
-            steps.append(
-                Classifier(
-                    _ref(source),
-                    hook,
-                    protocol,
-                    next(priorities),
-                    copying.sink,
-                    _cookie(copying.token),
-                    tuple(own),
-                    tuple(rules),
-                )
-            )
+                try:
+                    rules += u32.rules_for(shape, [pick for pick in copying.picks if pick.hook is hook], tables, first)
+                except StopIteration:
+                    raise ConflictError(f"{source.name} has no u32 hash table left", "use --method nft") from None
+            if not rules:
+                continue
+            own = tuple(sorted({rule.table for rule in rules} - {0}))
+            cookie = _cookie(copying.token)
+            steps.append(Classifier(_ref(source), hook, protocol, next(priorities), copying.sink, cookie, own, tuple(rules)))
     return steps
+
+
+def _protocols(picks: tuple[Pick, ...], *, tagged: bool) -> list[int]:
+    """The ethertypes under which the picks' packets come; `tagged` where VLANs may cross the device."""
+    versions = {parse_prefix(prefix).version for pick in picks for prefix in pick.prefixes}
+    return [p for p, version in ((u32.ETH_IPV4, 4), (u32.ETH_IPV6, 6)) if version in versions] + list(_VLANS if tagged else ())
 
 
 def _cookie(token: str) -> str:
@@ -264,18 +283,18 @@ def _cookie(token: str) -> str:
     return b"adumbra\0".hex() + token
 
 
-def _tc_rules(prefixes: tuple[Prefix, ...]) -> int:
-    """How many u32 rules the prefixes need; MAX_TC_RULES + 1 where they don't fit a table."""
+def _tc_rules(picks: tuple[Pick, ...]) -> int:
+    """How many u32 rules the picks need; MAX_TC_RULES + 1 where they don't fit a table."""
     total = 0
-    versions = {prefix.version for prefix in prefixes}
-    for protocol in (u32.ETH_IPV4, u32.ETH_IPV6, *_VLANS):
-        for shape in u32.shapes(protocol):
-            if shape.version in versions:
-                rules = u32.rules_for(shape, prefixes, 1, 1)
-                behind = sum(1 for rule in rules if rule.table)
-                if max(behind, 2 * (len(rules) - behind)) > u32.MAX_NODES:
-                    return MAX_TC_RULES + 1
-                total += 2 * len(rules)
+    for hook in Hook:
+        own = [pick for pick in picks if pick.hook is hook]
+        for protocol in (u32.ETH_IPV4, u32.ETH_IPV6, *_VLANS):
+            tables: Counter[int] = Counter()
+            for shape in u32.shapes(protocol):
+                tables.update(rule.table for rule in u32.rules_for(shape, own, count(1 + len(tables)), 1))
+            if max(tables.values(), default=0) > u32.MAX_NODES:
+                return MAX_TC_RULES + 1
+            total += tables.total()
     return total
 
 
@@ -307,10 +326,16 @@ def _nft(spec: MirrorSpec, host: HostState, copying: _Copying) -> NftTable:
     name = next(
         name for name in (stem, *(f"{stem}_{n}" for n in range(2, 2 + len(host.nft_tables)))) if name not in host.nft_tables
     )
-    return NftTable(name, _ref(copying.source), copying.sink, copying.hooks, spec.prefixes, f"adumbra {copying.token}")
+    picks = () if spec.scope is Scope.DEVICE and not spec.left else copying.picks
+    owner = f"adumbra {copying.token}"
+    return NftTable(name, _ref(copying.source), copying.sink, copying.hooks, spec.prefixes, owner, picks)
 
 
 def _ovs(spec: MirrorSpec, host: HostState, copying: _Copying) -> OvsMirror:
+    if spec.scope is Scope.PORT or spec.left:
+        raise InputError(
+            f"Open vSwitch copies all that crosses {spec.from_device}, and packets would be copied twice", "use --method tc"
+        )
     if not host.bridge:
         raise InputError(f"{spec.from_device} is no port of an Open vSwitch bridge", "use --method tc or --method nft")
     stem = f"adumbra-{spec.network}"
@@ -318,16 +343,3 @@ def _ovs(spec: MirrorSpec, host: HostState, copying: _Copying) -> OvsMirror:
         name for name in (stem, *(f"{stem}-{n}" for n in range(2, 2 + len(host.ovs_mirrors)))) if name not in host.ovs_mirrors
     )
     return OvsMirror(host.bridge, name, spec.from_device, copying.sink, copying.sink not in host.bridge_ports, copying.token)
-
-
-def merged(prefixes: Iterable[Prefix]) -> tuple[str, ...]:
-    """The fewest prefixes that cover the same addresses, in order, as text."""
-    by_version: Mapping[int, list[Prefix]] = {4: [], 6: []}
-    for prefix in prefixes:
-        by_version[prefix.version].append(prefix)
-    return tuple(str(p) for own in by_version.values() for p in ipaddress.collapse_addresses(own))  # type: ignore[type-var]
-
-
-def same(spec: MirrorSpec, other: MirrorSpec, *, any_method: bool) -> bool:
-    """Whether two specs ask for the same mirror; with `any_method`, by whatever method."""
-    return spec == (replace(other, method=spec.method) if any_method else other)

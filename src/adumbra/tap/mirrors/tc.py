@@ -15,7 +15,7 @@ from pyroute2 import IPRoute
 from adumbra.schema.errors import MirrorError
 from adumbra.schema.mirrors import Classifier, Clsact, Device, Hook, Look, Rule, Standing
 from adumbra.tap.mirrors import u32
-from adumbra.tap.mirrors.link import resolve
+from adumbra.tap.mirrors.link import resolve, same_device
 from adumbra.tap.mirrors.netlink import (
     EGRESS_PARENT,
     INGRESS_PARENT,
@@ -61,8 +61,11 @@ def make_clsact(route: IPRoute, step: Clsact, there: Iterable[Device]) -> None:
 
 
 def take_clsact(route: IPRoute, filters: FilterSocket, step: Clsact, there: Iterable[Device]) -> str:
-    """Removes the qdisc, unless filters are left on it. Gives a word where it wasn't there, or stays."""
-    device = resolve(step.device, there)
+    """Removes the qdisc, unless filters are left on it. Gives a word where it wasn't there, or stays.
+
+    A device that was made anew under the same name has lost ours: one that it has is another's.
+    """
+    device = same_device(step.device, there)
     if device is None or qdisc_of(route, device.index) != "clsact":
         return ""
     with explained(f"remove the qdisc clsact of {device.name}"):

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from adumbra.schema.addresses import Prefix
-from adumbra.schema.mirrors import Rule
+from adumbra.schema.addresses import Prefix, parse_prefix
+from adumbra.schema.mirrors import End, Pick, Rule
 
 ETH_IPV4, ETH_IPV6, ETH_VLAN, ETH_QINQ = 0x0800, 0x86DD, 0x8100, 0x88A8
 MAX_NODES = 0xFFE
@@ -56,27 +56,34 @@ def shapes(protocol: int) -> tuple[Shape, ...]:
     return at_once + behind_tag
 
 
-def rules_for(shape: Shape, prefixes: Sequence[Prefix], table: int, first_node: int) -> tuple[Rule, ...]:
-    """Rules that pick each packet to or from the prefixes once: to them, or else from them to anywhere else.
+def rules_for(shape: Shape, picks: Sequence[Pick], tables: Iterator[int], first_node: int) -> tuple[Rule, ...]:
+    """Rules that take the packets of each pick. Raises StopIteration where `tables` has too few numbers.
 
-    Root rules are numbered from `first_node`, those of `table` from 1. u32 can't negate, so "anywhere else" is spelt out
-    in the table: the prefixes that make up the rest of the address space. Rules of the table come first.
+    Root rules are numbered from `first_node`, those of a table from 1. u32 can't negate, so "unless" is spelt out in a table of
+    its own: the prefixes that make up the rest of the address space. Rules of tables come first.
     """
-    own = list(ipaddress.collapse_addresses(p for p in prefixes if p.version == shape.version))  # type: ignore[type-var]
-    if not own:
-        return ()
-    rest = complement(own, shape.version)
-    behind = [
-        Rule(table, node, keys(_DESTINATION[shape.version] + shape.offset, prefix)) for node, prefix in enumerate(rest, 1)
-    ]
-    conditions = [(_DESTINATION, prefix, 0) for prefix in own]
-    if rest:
-        conditions += [(_SOURCE, prefix, table) for prefix in own]
-    root = [
-        Rule(0, first_node + n, shape.guard + keys(side[shape.version] + shape.offset, prefix), link)
-        for n, (side, prefix, link) in enumerate(conditions)
-    ]
+    behind: list[Rule] = []
+    root: list[Rule] = []
+    for pick in picks:
+        near, far = (_DESTINATION, _SOURCE) if pick.end is End.TO else (_SOURCE, _DESTINATION)
+        unless = _of_version(pick.unless, shape.version)
+        rest = complement(unless, shape.version)
+        if not rest:
+            continue
+        link = 0
+        own = _of_version(pick.prefixes, shape.version)
+        if unless and own:
+            link = next(tables)
+            behind += [Rule(link, node, keys(far[shape.version] + shape.offset, p)) for node, p in enumerate(rest, 1)]
+        for prefix in own:
+            condition = shape.guard + keys(near[shape.version] + shape.offset, prefix)
+            root.append(Rule(0, first_node + len(root), condition, link))
     return (*behind, *root)
+
+
+def _of_version(prefixes: Sequence[str], version: int) -> list[Prefix]:
+    found = (prefix for prefix in map(parse_prefix, prefixes) if prefix.version == version)
+    return list(ipaddress.collapse_addresses(found))  # type: ignore[type-var]
 
 
 def keys(offset: int, prefix: Prefix) -> tuple[Key, ...]:
