@@ -56,6 +56,9 @@ def deactivate(
     with uses() as use, progress_bar(f"deactivating {name}") as tell:
         activation = use.deactivate(name, provider, dry_run=dry_run, tell=tell)
     show(output, activation.to_dict(), lambda: plan_table(activation.plan))
+    if output is Output.TABLE:
+        for line in activation.told:
+            say(line)
 
 
 def tell_of(activation: Activation) -> None:
@@ -74,6 +77,9 @@ def tell_of(activation: Activation) -> None:
         say(f"written: {activation.place}\nnext: cd {Path(activation.place).parent} && tofu init && tofu plan")
     else:
         say(f"it stands at {activation.place}")
+        say(f"next: adumbra live {plan.network}, which holds what was predicted against what is measured")
+    for line in activation.told:
+        say(line)
 
 
 def plan_notes(plan: Plan) -> list[str]:
@@ -96,7 +102,8 @@ def plan_table(plan: Plan) -> RenderableType:
     if plan.empty:
         caption = "nothing to do: all stands as it should"
     elif plan.price_per_hour is not None and plan.price_per_hour > 0:
-        caption += f" the machines cost ${plan.price_per_hour:.4f} an hour, ${plan.price_per_hour * 730:.0f} a month of 730 h"
+        what = "the machines cost" if plan.provider == "terraform" else "machines of these sizes cost in a cloud"
+        caption += f" {what} ${plan.price_per_hour:.4f} an hour, ${plan.price_per_hour * 730:.0f} a month of 730 h"
         if plan.price_before_per_hour:
             caption += f" (now: ${plan.price_before_per_hour:.4f} an hour)"
     return table_of(
@@ -106,7 +113,11 @@ def plan_table(plan: Plan) -> RenderableType:
 
 def _settings(settings: dict[str, object]) -> str:
     shown = [settings[key] for key in ("cidr", "type", "addresses") if settings.get(key)]
-    return " ".join(", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in shown)[:60] or "-"
+    if "cpu_cores" in settings and "type" not in settings:
+        shown.insert(
+            0, "{cpu_cores:g} cores, {memory_gb:g} GB, {storage_gb:g} GB disk, {bandwidth_mbps:g} Mbps".format(**settings)
+        )
+    return " ".join(", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in shown)[:80] or "-"
 
 
 def events(

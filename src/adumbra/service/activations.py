@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from adumbra.schema.errors import AdumbraError, ConflictError, StoreError
 from adumbra.schema.jobs import JobKind, JobState
 from adumbra.schema.plans import PROVIDERS, Plan, StepOutcome
 from adumbra.schema.state import NetworkState, PlanRecord, PlanState
-from adumbra.service import networks, planning
+from adumbra.service import handover, networks, planning
 from adumbra.service.providers import active_provider, check_provider, provider_of
 from adumbra.service.workspace import Workspace
 
@@ -27,22 +28,25 @@ from adumbra.service.workspace import Workspace
 @dataclass(frozen=True, slots=True)
 class Activation:
     """A plan, whether it was carried out, and where its result is to be found. awaiting: its number, where somebody must
-    approve it first."""
+    approve it first; told: what should be known of the mirrors."""
 
     plan: Plan
     carried_out: bool
     place: str
     awaiting: int | None = None
+    told: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "plan": self.plan.to_dict(), "carried_out": self.carried_out, "place": self.place, "awaiting": self.awaiting,
+            "told": list(self.told),
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Activation:
         """The activation that `to_dict` gave. Raises KeyError or ValueError for anything else."""
-        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], plain["place"], plain.get("awaiting"))
+        told = tuple(plain.get("told", ()))
+        return cls(Plan.from_dict(plain["plan"]), plain["carried_out"], plain["place"], plain.get("awaiting"), told)
 
 
 def activate(
@@ -66,10 +70,10 @@ def activate(
             if approved_by is None:
                 return Activation(plan, carried_out=False, place=provider.place, awaiting=record.id)
             approved = workspace.state.plans.approve(record.id, approved_by, now(), _begun(plan))
-            carry_on(workspace, approved, provider, now)
+            told = carry_on(workspace, approved, provider, now)
         else:
-            _carry_out(workspace, plan, provider, now, NetworkState.ACTIVE)
-    return Activation(plan, carried_out=True, place=provider.place)
+            told = _carry_out(workspace, plan, provider, now, NetworkState.ACTIVE)
+    return Activation(plan, carried_out=True, place=provider.place, told=told)
 
 
 def deactivate(
@@ -84,10 +88,11 @@ def deactivate(
     check_provider(provider_name)
     with one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
         plan = planning.deactivation(workspace, name, provider)
+        told: tuple[str, ...] = ()
         if not dry_run:
             ready = NetworkState.READY if workspace.state.profile(name) else NetworkState.SHADOWING
-            _carry_out(workspace, plan, provider, now, ready)
-    return Activation(plan, not dry_run, provider.place)
+            told = _carry_out(workspace, plan, provider, now, ready)
+    return Activation(plan, not dry_run, provider.place, told=told)
 
 
 def finish_plans(workspace: Workspace, now_ns: int, owned: Callable[[str], bool] = lambda _: True) -> tuple[str, ...]:
@@ -125,15 +130,17 @@ def _was_cancelled(workspace: Workspace, record: PlanRecord) -> bool:
     )
 
 
-def _carry_out(workspace: Workspace, plan: Plan, provider: Provider, now: Callable[[], int], aim: NetworkState) -> None:
+def _carry_out(
+    workspace: Workspace, plan: Plan, provider: Provider, now: Callable[[], int], aim: NetworkState
+) -> tuple[str, ...]:
     """Records a plan and performs it, so that the network comes to the state `aim`."""
     state = workspace.state.network(plan.network).state
     if plan.empty:
         if state is not aim:
             workspace.state.set_network_state(plan.network, aim, now(), "all that the plan asks for stands as it should")
-        return
+        return _move_mirrors(workspace, plan.network, provider, aim, now)
     record = workspace.state.plans.begin(plan.network, plan.to_dict() | {"aim": aim.value}, now(), _begun(plan))
-    carry_on(workspace, record, provider, now)
+    return carry_on(workspace, record, provider, now)
 
 
 def _asked(workspace: Workspace, plan: Plan, now: Callable[[], int]) -> PlanRecord:
@@ -158,8 +165,9 @@ def _begun(plan: Plan) -> str:
     return f"a plan of {len(plan.steps)} steps began"
 
 
-def carry_on(workspace: Workspace, record: PlanRecord, provider: Provider, now: Callable[[], int]) -> None:
-    """Performs what isn't done yet of a recorded plan, within `one_at_a_time`. Raises ProvisionError where a step fails."""
+def carry_on(workspace: Workspace, record: PlanRecord, provider: Provider, now: Callable[[], int]) -> tuple[str, ...]:
+    """Performs what isn't done yet of a recorded plan, within `one_at_a_time`, and moves the mirrors. Raises ProvisionError
+    where a step fails. Gives what should be known of the mirrors."""
     plan, aim = Plan.from_dict(record.plan), NetworkState(str(record.plan["aim"]))
     done = frozenset(step.index for step in record.steps if step.outcome["done"])
 
@@ -171,8 +179,29 @@ def carry_on(workspace: Workspace, record: PlanRecord, provider: Provider, now: 
     except AdumbraError as error:
         workspace.state.plans.finish(record.id, PlanState.FAILED, now(), (NetworkState.FAILED, str(error)))
         raise
+    told = _move_mirrors(workspace, plan.network, provider, aim, now)
     moved = aim, f"all {len(plan.steps)} steps of the plan are done"
     workspace.state.plans.finish(record.id, PlanState.DONE, now(), moved, record.plan.get("undoes"))
+    return told
+
+
+def _move_mirrors(
+    workspace: Workspace, name: str, provider: Provider, aim: NetworkState, now: Callable[[], int]
+) -> tuple[str, ...]:
+    """Has the shadow see what passes the real VMs' ports once they stand, and what it saw before once they don't. What can't
+    be done is told: the VMs stand all the same."""
+    rng = random.Random(now())  # noqa: S311  names and marks, no secrets
+    try:
+        if aim is not NetworkState.ACTIVE:
+            return handover.hand_back(workspace, name, now, rng).told
+        ports = provider.ports(name)
+        if not ports:
+            return ()
+        done = handover.hand_over(workspace, name, ports, now, rng)
+    except AdumbraError as error:
+        return (f"the mirrors of {name} stay as they are ({error.what}): run `adumbra mirror handover {name}`",)
+    seen = f"the shadow sees what passes the ports of {len(done.ports)} VMs, at {done.observe or done.sink}"
+    return (*((seen,) if done.ports else ()), *done.told)
 
 
 @contextmanager

@@ -52,9 +52,9 @@ def approve(workspace: Workspace, name: str, number: int | None, by: str, now: C
                     )
                 reason = f"{by} approved a plan of {len(plan.steps)} steps, which began"
                 record = workspace.state.plans.approve(number, by, now(), reason)
-            if record.state is not PlanState.DONE:
-                carry_on(workspace, record, provider, now)
-            return Activation(plan, carried_out=True, place=provider.place)
+            done = record.state is PlanState.DONE
+            told = () if done else carry_on(workspace, record, provider, now)
+            return Activation(plan, carried_out=True, place=provider.place, told=told)
 
 
 def newest(workspace: Workspace, name: str, number: int | None = None) -> PlanRecord:
