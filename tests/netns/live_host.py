@@ -164,20 +164,7 @@ class LiveHost:
         running = []
         for name, file in files.items():
             space, device = ("host", sink) if name == "sink" else (name, "eth0")
-            arguments = (
-                "tcpdump",
-                "-i",
-                device,
-                "-n",
-                "-U",
-                "-p",
-                "--immediate-mode",
-                "-B",
-                "8192",
-                "-w",
-                str(file),
-                "udp or tcp",
-            )
+            options = ("-n", "-U", "-p", "--immediate-mode", "-B", "8192", "-w", str(file))
             child = self.net.start(space, "tcpdump", "-i", device, *options, "udp or tcp", stderr=subprocess.PIPE)
             assert child.stderr is not None
             assert b"listening" in child.stderr.readline()

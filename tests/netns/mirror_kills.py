@@ -35,6 +35,7 @@ MOMENTS: list[tuple[Any, str]] = [
     (MirrorStore, "begin"),
     (MirrorStore, "move"),
     (MirrorStore, "forget"),
+    (MirrorStore, "revise"),
     (mirror.Host, "make"),
     (mirror.Host, "take_away"),
     (FilterSocket, "add"),
@@ -138,4 +139,5 @@ def mirror_stands(home: Path) -> bool:
     return in_child(looking)[1] == ["stands"]
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
+import os
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from tests.netns.live_host import ADDRESS, DONORS, VMS, LiveHost, live_host, packets
 from tests.netns.mirror_host import needed
 from tests.netns.spaces import needs
+from tests.thorough import tries
 from tests.tshark import cells
 
 from adumbra.schema.live import LivePort
@@ -26,6 +28,7 @@ from adumbra.service.handover import HandedOver
 from adumbra.service.workspace import Workspace
 
 pytestmark = [pytest.mark.root, needed, needs("tc", "nft", "tcpdump", "tshark")]
+KILLS = Path(__file__).with_name("handover_kills.py")
 EARLIER = ("mirror", "install", "shop", "--from", "up0")
 
 
@@ -292,3 +295,26 @@ def test_mirrors_that_are_asked_for_later_copy_what_ports_dont(host: LiveHost, t
     assert handed_over(host).changed is False
     host.adumbra("mirror", "remove", "shop")
     assert host.mirrors() == []
+
+
+SOME = ("web-1", "db")
+
+
+@pytest.mark.parametrize(("act", "vms"), [("over", VMS), ("over", SOME), ("back", SOME)])
+def test_killed_at_any_moment_it_is_finished_or_not_begun(
+    host: LiveHost, monkeypatch: pytest.MonkeyPatch, act: str, vms: tuple[str, ...]
+) -> None:
+    """The next start leaves what an undisturbed act leaves, or what was before it; doing it again ends it, nothing doubled."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(KILLS.parents[2]), os.environ.get("PYTHONPATH", "")])))
+    host.adumbra(*EARLIER)
+    ports = ",".join(f"{vm}={host.ports()[vm]}" for vm in vms)
+    said = host.net.run(
+        "host", sys.executable, str(KILLS), str(host.home), act, str(tries(3, 40)), ports, timeout_s=tries(280, 2400)
+    )
+    moments = [json.loads(line) for line in said.splitlines()]
+    assert sum(moment["killed"] for moment in moments) >= 8
+    for moment in moments:
+        assert moment["ended"] or (moment["begun"] and moment["changed again"]), moment
+        assert moment["ended again"], moment
+    finished = [moment for moment in moments if any("finished now" in told for told in moment["told"])]
+    assert len(finished) >= 5

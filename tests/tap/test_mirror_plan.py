@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from adumbra.schema.addresses import parse_prefix
 from adumbra.schema.errors import AdumbraError, ConflictError, InputError
+from adumbra.schema.live import LivePort
 from adumbra.schema.mirrors import (
     LOOPBACK,
     Classifier,
     Clsact,
     Device,
+    Earlier,
+    HandOver,
     Hook,
     HostState,
     Method,
@@ -29,11 +32,12 @@ from adumbra.schema.mirrors import (
     OvsMirror,
     Place,
     Rule,
+    Scope,
     VethPair,
 )
 from adumbra.tap.mirrors import nft, u32
-from adumbra.tap.mirrors.picks import merged, picks_of
-from adumbra.tap.mirrors.plan import MAX_DEVICE_NAME, Others, choose_method, make_plan
+from adumbra.tap.mirrors.picks import merged, minus, picks_of
+from adumbra.tap.mirrors.plan import MAX_DEVICE_NAME, Others, choose_method, make_plan, sink_plan
 
 HERE = Place("boot", "4:1")
 ETH0 = Device("eth0", 2, mac="02:00:00:00:00:02")
@@ -111,6 +115,105 @@ def test_the_complement_is_all_the_rest(version: int, data: st.DataObject) -> No
     rest = u32.complement(own, version)
     assert sum(p.num_addresses for p in (*own, *rest)) == 1 << (32 if version == 4 else 128)
     assert not any(a.overlaps(b) for a in own for b in rest)
+
+
+VMS = {"web": ("10.20.1.10/31",), "db": ("10.20.2.10/32",), "far": ("10.20.3.0/28",), "six": ("2001:db8:20:1::10/127",)}
+MEMBERS = merged(parse_prefix(text) for own in VMS.values() for text in own)
+INTERESTING = [
+    "10.20.1.9", "10.20.1.10", "10.20.1.11", "10.20.1.255", "10.20.2.10", "10.20.3.7", "10.20.9.9", "192.168.7.9", "8.8.8.8",
+    "255.255.255.255", "224.0.0.251", "2001:db8:20:1::10", "2001:db8:20:1::11", "2001:db8:20::1", "2001:db8:99::1", "ff02::1",
+]  # fmt: skip
+
+
+def takes(rules: dict[tuple[Hook, int], tuple[Rule, ...]], hook: Hook, source: str, destination: str) -> int:
+    a, b = ipaddress.ip_address(source), ipaddress.ip_address(destination)
+    return mirrored(rules.get((hook, a.version), ()), ip_packet(a.version, int(a), int(b)))
+
+
+def rules_of(spec: MirrorSpec) -> dict[tuple[Hook, int], tuple[Rule, ...]]:
+    steps = [step for step in planned(spec).steps if isinstance(step, Classifier)]
+    return {(s.hook, {u32.ETH_IPV4: 4, u32.ETH_IPV6: 6}.get(s.protocol, 0)): s.rules for s in steps}
+
+
+def as_port(vm: str) -> MirrorSpec:
+    return replace(SPEC, prefixes=VMS[vm], to_device="tap0", scope=Scope.PORT, vm=vm, members=MEMBERS)
+
+
+PORTED = ("web", "db", "six")
+PORTS = {vm: rules_of(as_port(vm)) for vm in PORTED}
+BESIDE = rules_of(replace(SPEC, members=MEMBERS, left=merged(parse_prefix(p) for vm in PORTED for p in VMS[vm])))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_ports_and_the_device_beside_them_take_each_packet_once(version: int) -> None:
+    """Whatever bridges it crosses: out of the sender's port, by the outer device, and into every port if it is flooded."""
+    addresses = [text for text in INTERESTING if ipaddress.ip_address(text).version == version]
+    for source in addresses:
+        for destination in addresses:
+            if source == destination:
+                continue
+            taken = sum(takes(rules, Hook.EGRESS, source, destination) for rules in PORTS.values())
+            taken += sum(takes(rules, Hook.INGRESS, source, destination) for vm, rules in PORTS.items() if owns(vm, source))
+            beside = takes(BESIDE, Hook.INGRESS, source, destination)
+            ours = any(ipaddress.ip_address(end) in parse_prefix(p) for end in (source, destination) for p in SPEC.prefixes)
+            assert taken + beside == int(ours), (source, destination, taken, beside)
+            assert beside == takes(BESIDE, Hook.EGRESS, source, destination)
+            assert not beside or not any(owns(vm, destination) for vm in PORTED)
+
+
+def owns(vm: str, address: str) -> bool:
+    return any(ipaddress.ip_address(address) in parse_prefix(p) for p in VMS[vm])
+
+
+def test_a_vm_that_routes_for_others_copies_nothing_of_theirs() -> None:
+    for hook in Hook:
+        assert not takes(PORTS["db"], hook, "8.8.8.8", "10.20.1.10")
+        assert not takes(PORTS["db"], hook, "10.20.1.10", "8.8.8.8")
+
+
+@given(prefixes(4), prefixes(4), st.integers(0, (1 << 32) - 1))
+def test_what_is_left_of_prefixes_is_exactly_that(own: list[str], others: list[str], number: int) -> None:
+    left = minus(own, others)
+    for address in (number, *edges(own, 32), *edges(others, 32)):
+        inside = [any(ipaddress.ip_address(address) in parse_prefix(p) for p in each) for each in (own, others, left)]
+        assert inside[2] is (inside[0] and not inside[1])
+
+
+def test_open_vswitch_is_no_way_to_mirror_a_port() -> None:
+    with pytest.raises(InputError, match="copied twice; use --method tc"):
+        planned(replace(as_port("db"), method=Method.OVS), replace(HOST, bridge="br0"))
+
+
+def test_nftables_take_the_same_by_sets() -> None:
+    made = planned(replace(as_port("db"), method=Method.NFT)).steps[-1]
+    assert isinstance(made, NftTable)
+    rules = [act["add"]["rule"] for act in nft.commands(made, "eth0") if "rule" in act.get("add", {})]
+    told = [(r["chain"], [(e["match"]["left"]["payload"]["field"], e["match"]["op"]) for e in r["expr"][:-2]]) for r in rules]
+    assert told == [("ingress", [("saddr", "=="), ("daddr", "!=")]), ("egress", [("daddr", "==")])]
+
+
+def test_a_plan_of_before_there_were_scopes_is_read() -> None:
+    for method in Method:
+        plan = planned(replace(SPEC, method=method), replace(HOST, bridge="br0"))
+        old = json.loads(json.dumps(plan.to_dict()))
+        del old["hand_over"]
+        for key in ("scope", "vm", "members", "left"):
+            del old["spec"][key]
+        for step in old["steps"]:
+            step.pop("picks", None)
+        assert MirrorPlan.from_dict(old) == plan
+
+
+def test_the_plan_of_a_sink_survives_being_written_down() -> None:
+    pair = VethPair("adm7b", "adm7a", "02:ad:0:0:0:1", "02:ad:0:0:0:2", 65535, "adumbra:shop")
+    earlier = (Earlier(SPEC, pair, "live:adm7a"), Earlier(replace(SPEC, to_device="tap0"), None, "live:tap1"))
+    kept = HandOver((LivePort("web-1", "vnet0"),), earlier)
+    sink = replace(SPEC, from_device="", scope=Scope.SINK, prefixes=())
+    plan = sink_plan(sink, HOST, HERE, kept, Random(1))
+    assert (plan.sink, plan.observe, plan.steps) == ("adm7b", "live:adm7a", (pair,))
+    assert MirrorPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    own = sink_plan(replace(sink, to_device="tap0"), HOST, HERE, kept, Random(1))
+    assert (own.sink, own.observe, own.steps) == ("tap0", "live:tap1", (pair,))
 
 
 @pytest.mark.parametrize("protocol", [u32.ETH_VLAN, u32.ETH_QINQ])

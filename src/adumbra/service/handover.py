@@ -57,10 +57,13 @@ class _Work:
 
     def statuses(self, scope: Scope) -> list[Status]:
         """The network's mirrors of that scope in this network namespace."""
-        found = mirrors.statuses(self.workspace, self.host, self.name, self.about)
-        return [each for each in found if each.plan.spec.scope is scope and each.look.detail != ELSEWHERE]
+        found = mirrors.statuses(self.workspace, self.host, self.name, self.about, lambda spec: spec.scope is scope)
+        return [each for each in found if each.look.detail != ELSEWHERE]
 
-    def put_up(self, wanted: Wanted) -> MirrorPlan:
+    def put_up(self, wanted: Wanted, found: Status | None) -> MirrorPlan:
+        """The mirror that is asked for: the one that was found, if it will do."""
+        if found is not None and mirrors.will_do(found, self.about, wanted):
+            return found.plan
         done = mirrors.put_up(self.workspace, self.host, self.about, wanted, (self.now, self.rng))
         if done.changed:
             self.changed = True
@@ -288,17 +291,19 @@ def _mirror_ports(work: _Work, sink: MirrorPlan, ports: tuple[LivePort, ...]) ->
     from adumbra.tap import mirror
 
     wanted = {port.device: port for port in ports}
+    found: dict[str, Status] = {}
     for status in work.statuses(Scope.PORT):
         spec = status.plan.spec
         gone = mirror.is_gone(status.plan, work.host)
+        found[spec.from_device] = status
         if gone or spec.from_device not in wanted or wanted[spec.from_device].vm != spec.vm:
-            work.take_away(status)
+            work.take_away(found.pop(spec.from_device))
             why = "is gone, and its mirror with it" if gone else "is its port no more, and isn't mirrored"
             work.told.append(f"{spec.from_device}, the port of {spec.vm}, {why}")
     mirrored = []
     for port in ports:
         try:
-            work.put_up(Wanted(work.name, port.device, sink.sink, vm=port.vm))
+            work.put_up(Wanted(work.name, port.device, sink.sink, vm=port.vm), found.get(port.device))
         except AdumbraError as error:
             work.told.append(f"{port.device}, the port of {port.vm}, isn't mirrored: {error}")
             continue
@@ -323,11 +328,11 @@ def _leave_to_ports(work: _Work, sink: MirrorPlan, mirrored: tuple[LivePort, ...
                 work.take_away(status)
                 work.told.append(f"the mirror of {device} is taken away: the VMs' ports carry its traffic")
             continue
-        if _put_up_earlier(work, each, left) and left:
+        if _put_up_earlier(work, each, left, status) is not None and left:
             work.told.append(f"the mirror of {device} stays for what the VMs' ports don't carry: {' and '.join(why)}")
 
 
-def _put_up_earlier(work: _Work, each: Earlier, left: tuple[str, ...]) -> str | None:
+def _put_up_earlier(work: _Work, each: Earlier, left: tuple[str, ...], found: Status | None) -> str | None:
     """Has an earlier mirror stand, but for what is left to ports. Gives the source to observe; None, and tells, where it can't
     be."""
     spec = each.spec
@@ -335,7 +340,7 @@ def _put_up_earlier(work: _Work, each: Earlier, left: tuple[str, ...]) -> str | 
     pairs = [step for status in work.statuses(Scope.SINK) for step in status.plan.steps]
     pair = each.pair if each.pair in pairs else None
     try:
-        plan = work.put_up(Wanted(work.name, spec.from_device, spec.to_device, method, left=left, pair=pair))
+        plan = work.put_up(Wanted(work.name, spec.from_device, spec.to_device, method, left=left, pair=pair), found)
     except AdumbraError as error:
         again = f"adumbra mirror install {work.name} --from {spec.from_device}"
         work.told.append(f"the mirror of {spec.from_device} can't be put back: {error}; run `{again}` when it can")
@@ -344,7 +349,7 @@ def _put_up_earlier(work: _Work, each: Earlier, left: tuple[str, ...]) -> str | 
 
 
 def _put_back(work: _Work, each: Earlier) -> str:
-    found = _put_up_earlier(work, each, ())
+    found = _put_up_earlier(work, each, (), None)
     if found is not None:
         work.told.append(f"the mirror of {each.spec.from_device} is back")
     return found or ""

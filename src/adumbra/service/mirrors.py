@@ -112,10 +112,10 @@ def put_up(
     now, rng = time_and_chance
     act = f"handover {wanted.network}" if wanted.vm else f"install {wanted.network} --from {wanted.from_device}"
     told = []
-    for status in statuses(workspace, host, wanted.network, about, wanted.from_device):
+    for status in statuses(workspace, host, wanted.network, about, lambda spec: spec.from_device == wanted.from_device):
         if status.look.detail == ELSEWHERE:
             continue
-        if _will_do(status, about.spec(wanted, status.plan.spec.method), wanted):
+        if will_do(status, about, wanted):
             return Installed(status.plan, changed=False, told=status.plan.notes)
         may_change(workspace, act)
         _plan(workspace, host, about, wanted, random.Random(0))  # noqa: S311  refuses before what stands is removed
@@ -267,7 +267,9 @@ def _in_state(workspace: Workspace, name: str, state: MirrorState) -> list[Mirro
     return [record for record in workspace.state.mirrors.of(name) if record.state is state]
 
 
-def _will_do(status: Status, spec: MirrorSpec, wanted: Wanted) -> bool:
+def will_do(status: Status, about: Subject, wanted: Wanted) -> bool:
+    """Whether a mirror is what is asked for, and stands. Raises InputError where the network has no such VM."""
+    spec = about.spec(wanted, status.plan.spec.method)
     same = status.plan.spec == spec and wanted.method in {None, spec.method}
     return same and status.record.state is MirrorState.INSTALLED and status.look.standing is Standing.STANDS
 
@@ -366,18 +368,21 @@ def _at(place: Place) -> bool:
 
 
 def statuses(
-    workspace: Workspace, host: Host, name: str | None = None, about: Subject | None = None, device: str | None = None
+    workspace: Workspace,
+    host: Host,
+    name: str | None = None,
+    about: Subject | None = None,
+    which: Callable[[MirrorSpec], bool] = lambda _: True,
 ) -> tuple[Status, ...]:
-    """The mirrors that are recorded, of one network or of all, of one device or of all, each looked after.
-
-    about: what the mirrors of that one network are about, where it is known.
+    """The mirrors that are recorded, of one network or of all, each looked after. about: what those of that one network are
+    about, where it is known; which: those that are asked for.
     """
     from adumbra.tap import mirror
 
     found = []
     known = {} if name is None or about is None else {name: about}
     for record in workspace.state.mirrors.of(name):
-        if device is not None and record.plan["spec"]["from_device"] != device:
+        if not which(MirrorSpec.from_dict(record.plan["spec"])):
             continue
         plan = MirrorPlan.from_dict(record.plan)
         if record.network not in known:

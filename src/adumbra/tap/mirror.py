@@ -6,7 +6,7 @@ Decides nothing (tap/mirrors/plan.py does) and keeps nothing (the service does, 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -42,6 +42,7 @@ class Host:
         self._stack = ExitStack()
         self._route: IPRoute | None = None
         self._filters = FilterSocket()
+        self._devices: tuple[Device, ...] | None = None
 
     def __enter__(self) -> Self:
         with explained("open a netlink socket"):
@@ -53,11 +54,14 @@ class Host:
         self._stack.close()
 
     def devices(self) -> tuple[Device, ...]:
-        """The devices that there are."""
-        return link.devices(self._opened())
+        """The devices that there are, as of the last `state` or the last change of ours to them."""
+        if self._devices is None:
+            self._devices = link.devices(self._opened())
+        return self._devices
 
     def state(self, device: str, method: Method | None) -> HostState:
         """All that planning a mirror of a device must know, by a method or (None) by any. Raises MirrorError."""
+        self._devices = None
         devices = self.devices()
         found = next((each for each in devices if each.name == device), None)
         may = may_administer()  # reading nftables takes as much as changing them
@@ -78,10 +82,15 @@ class Host:
             frozenset(methods),
         )
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Meanwhile nothing is changed, and what was read of filters isn't read again."""
+        return self._filters.reading()
+
     def make(self, step: MirrorStep) -> None:
         """Carries out one step. Raises MirrorError; what it had begun is taken away by `take_away`."""
         match step:
             case VethPair():
+                self._devices = None
                 link.make_pair(self._opened(), step)
             case Clsact():
                 tc.make_clsact(self._opened(), step, self.devices())
@@ -96,6 +105,7 @@ class Host:
         """Undoes one step, done, half done or not begun. Gives a word on what was not as it should be; again is harmless."""
         match step:
             case VethPair():
+                self._devices = None
                 return link.take_pair(self._opened(), step)
             case Clsact():
                 return tc.take_clsact(self._opened(), self._filters, step, self.devices())
@@ -141,7 +151,8 @@ def remove(plan: MirrorPlan, host: Host) -> tuple[str, ...]:
 def look(plan: MirrorPlan, host: Host) -> Look:
     """Whether the whole mirror stands, and what it has mirrored. What can't be looked at is unknown."""
     try:
-        looks = [host.look(step) for step in plan.steps]
+        with host.reading():
+            looks = [host.look(step) for step in plan.steps]
         known = {device.name for device in host.devices()}
     except MirrorError as error:
         return Look(Standing.UNKNOWN, str(error))

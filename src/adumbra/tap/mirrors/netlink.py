@@ -68,6 +68,7 @@ class FilterSocket:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._sequence = 0
+        self._seen: dict[tuple[int, int], list[Filter]] | None = None
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -91,8 +92,24 @@ class FilterSocket:
         """Deletes a u32 filter or hash table, or all of its priority."""
         self._ask(DELETE_FILTER, _REQUEST | _ACK, where.packed() + struct.pack("=HH4s", 8, _KIND, b"u32\0"))
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Meanwhile each hook is listed once, whoever asks: a mirror has many steps, and a listing thousands of filters."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
+
     def filters(self, device: int, parent: int) -> list[Filter]:
         """All filters of a hook, of every kind and owner; none where it has no qdisc."""
+        if self._seen is None:
+            return self._list(device, parent)
+        if (device, parent) not in self._seen:
+            self._seen[device, parent] = self._list(device, parent)
+        return self._seen[device, parent]
+
+    def _list(self, device: int, parent: int) -> list[Filter]:
         found = []
         try:
             answers = self._ask(GET_FILTER, _REQUEST | _DUMP, _TC.pack(0, device, 0, parent, 0))

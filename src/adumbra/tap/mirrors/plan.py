@@ -47,6 +47,7 @@ _TUNNELS = frozenset(
     {"vxlan", "geneve", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "ipip", "sit", "ip6tnl"}
 )
 _VLANS = (u32.ETH_VLAN, u32.ETH_QINQ)
+_TAGGED_SHAPES = 2  # of an IP version, under the ethertype of a tag
 _DEVICES_SHOWN = 20
 _METHODS = {
     Method.TC: "tc: clsact, u32 and mirred in the kernel",
@@ -284,17 +285,18 @@ def _cookie(token: str) -> str:
 
 
 def _tc_rules(picks: tuple[Pick, ...]) -> int:
-    """How many u32 rules the picks need; MAX_TC_RULES + 1 where they don't fit a table."""
+    """How many u32 rules the picks need, tagged frames too; MAX_TC_RULES + 1 where they don't fit a table."""
     total = 0
     for hook in Hook:
         own = [pick for pick in picks if pick.hook is hook]
-        for protocol in (u32.ETH_IPV4, u32.ETH_IPV6, *_VLANS):
-            tables: Counter[int] = Counter()
-            for shape in u32.shapes(protocol):
-                tables.update(rule.table for rule in u32.rules_for(shape, own, count(1 + len(tables)), 1))
-            if max(tables.values(), default=0) > u32.MAX_NODES:
+        root = 0
+        for version in (4, 6):
+            rules = u32.rules_for(u32.Shape(version, 0, ()), own, count(1), 1)
+            tables = Counter(rule.table for rule in rules)
+            root += _TAGGED_SHAPES * tables.pop(0, 0)
+            if max([root, *tables.values()]) > u32.MAX_NODES:
                 return MAX_TC_RULES + 1
-            total += tables.total()
+            total += (1 + _TAGGED_SHAPES * len(_VLANS)) * len(rules)
     return total
 
 
