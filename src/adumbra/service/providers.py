@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adumbra.provision.protocol import Provider
 from adumbra.schema.errors import InputError
 from adumbra.schema.plans import PROVIDERS
 from adumbra.service.workspace import Workspace
+from adumbra.settings import ProvisionSettings, TerraformApply, TerraformFlavors, load_provision_settings
 
 
 def check_provider(provider: str) -> None:
@@ -17,9 +20,19 @@ def check_provider(provider: str) -> None:
 def provider_of(workspace: Workspace, provider: str, network: str) -> Provider:
     """The provider of that name for a network; it touches nothing until it is opened by `with`. Raises InputError."""
     check_provider(provider)
-    from adumbra.provision.terraform import TerraformProvider
+    return _terraform(workspace.provider_folder(provider, network), load_provision_settings())
 
-    return TerraformProvider(workspace.provider_folder(provider, network))
+
+def _terraform(folder: Path, given: ProvisionSettings) -> Provider:
+    from adumbra.provision.terraform import TerraformProvider
+    from adumbra.provision.terraform_targets import target_of
+    from adumbra.provision.terraform_tool import Tool, find_program
+
+    target = target_of(given.terraform_target.value, make_flavors=given.terraform_flavors is TerraformFlavors.MADE)
+    if given.terraform_apply is TerraformApply.NEVER:
+        return TerraformProvider(folder, target, given.terraform_place)
+    tool = Tool(find_program(), folder, given.terraform_timeout)
+    return TerraformProvider(folder, target, given.terraform_place, tool, given.terraform_apply is TerraformApply.APPLY)
 
 
 def active_provider(workspace: Workspace, network: str) -> str | None:
