@@ -252,6 +252,8 @@ class Folder:
         entries, count = self.entries, 0
         gone = [address for address in changes if "delete" in changes[address]]
         late = [address for address in gone if entries[address]["instances"][0].get("create_before_destroy")]
+        for address in late:  # and what they need stays until they are gone
+            late += [need for need in entries[address]["instances"][0]["dependencies"] if need in gone and need not in late]
         leaving = [address for address in gone if address not in late]
         coming = [address for address in self.order() if {"create", "update"} & set(changes.get(address, []))]
         acts = [("delete", address) for address in backwards(leaving, entries)] + [("make", address) for address in coming]
@@ -328,7 +330,7 @@ class Folder:
 
 def addresses(attributes):
     """The addresses of a port or interface, with the subnet that they are in."""
-    fixed = {(each["subnet_id"], each["ip_address"]) for each in attributes.get("fixed_ip", [])}
+    fixed = {(each["subnet_id"], each["ip_address"]) for each in attributes.get("fixed_ip", []) if "network_id" in attributes}
     names = ("private_ips", "private_ip_list", "ipv6_addresses", "ipv6_address_list")
     return fixed | {(attributes["subnet_id"], one) for name in names for one in attributes.get(name) or []}
 

@@ -28,6 +28,9 @@ FILE = "main.tf.json"
 _NEW = f".{FILE}.new"
 MAX_BYTES = 1 << 30
 
+Changes = Mapping[str, tuple[str, ...]]
+"""What the tool would do: address -> actions."""
+
 
 @dataclass(frozen=True, slots=True)
 class TerraformProvider:
@@ -77,10 +80,14 @@ class TerraformProvider:
         Raises ProvisionError where the file can't be read or written, or has changed since the plan was made.
         """
         network = network_of(step.item)
+        step = replace(step, before=unmarked(step.before) if step.before is not None else None)
         with self._writing(step.act is not Act.DELETE) as folder:
             if folder is None:
                 return StepOutcome(done=True, detail=f"there is no {self.file}")
             standing = self._read(network) or Rendered(network, self.target.name, self._place, ())
+            if step.act in {Act.CREATE, Act.REPLACE} and _going(standing) and self._applies:
+                # What goes goes first: the tool orders by references only, and an address or a name may pass on.
+                standing = self._carry_out(folder, standing, self._planned(standing), frozenset())
             there = next((item for item in standing.items if item.key == step.item.key), None)
             if there == (None if step.act is Act.DELETE else step.item):
                 return StepOutcome(done=True, detail=f"{self.file} had it already")
@@ -103,20 +110,15 @@ class TerraformProvider:
             standing = self._read(plan.network)
             if folder is None or standing is None:
                 return None
-            changes = self._planned(self.tool, standing, plan)
-            if not self._applies:
-                return StepOutcome(
-                    done=True, detail=f"{_counted(changes)}; run it with `tofu apply {PLAN_FILE}` in {self.folder}"
-                )
-            if changes:
-                self.tool.apply()
-            self.tool.forget_plan()
-            if not standing.items:
-                self._remove(folder)
-                return StepOutcome(done=True, detail=f"{_counted(changes)}: applied; removed {self.file}")
-            if standing.pending or standing.former:
-                self._write(folder, replace(standing, pending={}, former={}))
-            return StepOutcome(done=True, detail=f"{_counted(changes)}: applied")
+            changes = self._planned(standing)
+            if not self.apply:
+                told = f"{_counted(changes)}; run it with `tofu apply {PLAN_FILE}` in {self.folder}"
+                return StepOutcome(done=True, detail=told)
+            self._carry_out(folder, standing, changes, frozenset(step.item.key for step in plan.steps if _loses(step)))
+            if standing.items:
+                return StepOutcome(done=True, detail=f"{_counted(changes)}: applied")
+            self._remove(folder)
+            return StepOutcome(done=True, detail=f"{_counted(changes)}: applied; removed {self.file}")
 
     def usage(self, network: str) -> tuple[MachineReading, ...]:  # noqa: ARG002
         """None: a file tells of no use."""
@@ -142,6 +144,7 @@ class TerraformProvider:
     def _as_planned(self, standing: Rendered, step: Step) -> tuple[Item, ...]:
         """The file's items, but the step's own as the planner saw it, where that is how it is seen now too."""
         seen = next((item for item in self._seen(standing) if item.key == step.item.key), None)
+        seen = unmarked(seen) if seen is not None else None
         if not self._applies or seen != step.before:
             return standing.items
         others = tuple(item for item in standing.items if item.key != step.item.key)
@@ -151,17 +154,16 @@ class TerraformProvider:
         """The document's next word. Where the tool applies, with what it was before and what may stand of it."""
         if not self._applies:
             return replace(standing, items=after)
-        before = unmarked(step.before) if step.before is not None else None
-        kept = standing.pending.get(step.item.key)
-        pending: dict[Key, Item | None] = {**standing.pending, step.item.key: kept if kept is not None else before}
+        kept = standing.pending.get(step.item.key) or step.before
+        pending: dict[Key, Item | None] = {**standing.pending, step.item.key: kept}
         former = {**standing.former, **_addresses(self.target, standing.items)}
         now = _addresses(self.target, after)
         former = {address: key for address, key in former.items() if address not in now}
         return replace(standing, items=after, pending=pending, former=former)
 
-    def _planned(self, tool: Tool, standing: Rendered, plan: Plan) -> Mapping[str, tuple[str, ...]]:
-        """Has the tool plan, and refuses what it must not do."""
-        ours = {**standing.former, **_addresses(self.target, standing.items)}
+    def _planned(self, standing: Rendered) -> Changes:
+        """Has the tool plan, and refuses what isn't ours to touch."""
+        tool, ours = self._tool, self._ours(standing)
         tool.init()
         changes = tool.plan()
         if changes.keys() - ours.keys():  # somebody else's, in the same folder: theirs to apply
@@ -175,20 +177,37 @@ class TerraformProvider:
                 f"the tool would {' and '.join(changes[others[0]])} {others[0]}, which isn't adumbra's",
                 "apply what else is in the folder first, or move it to another",
             )
-        if self._applies:
-            self._refuse_losses(tool, changes, ours, plan)
         return changes
 
-    def _refuse_losses(self, tool: Tool, changes: Mapping[str, tuple[str, ...]], ours: Mapping[str, Key], plan: Plan) -> None:
-        told = {step.item.key for step in plan.steps if _loses(step)}
+    def _carry_out(self, folder: int, standing: Rendered, changes: Changes, told: frozenset[Key]) -> Rendered:
+        """Has the tool do what it planned, and writes down that nothing waits any more. told: the items that may be lost."""
+        ours, may_go = self._ours(standing), told | _going(standing)
         for address, actions in sorted(changes.items()):
-            key = ours[address]
-            if "delete" in actions and address.partition(".")[0] in self.target.precious and key not in told:
-                tool.forget_plan()
+            precious = "delete" in actions and address.partition(".")[0] in self.target.precious
+            if precious and ours[address] not in may_go:
+                self._tool.forget_plan()
                 raise ProvisionError(
-                    f"the tool would destroy {address}, and with it data of {' '.join(key)}, and the plan doesn't say so",
+                    f"the tool would destroy {address}, and with it data of {' '.join(ours[address])}, and the plan doesn't "
+                    "say so",
                     f"see why with `tofu plan` in {self.folder}",
                 )
+        if changes:
+            self._tool.apply()
+        self._tool.forget_plan()
+        applied = replace(standing, pending={}, former={})
+        if applied != standing and standing.items:
+            self._write(folder, applied)
+        return applied
+
+    @property
+    def _tool(self) -> Tool:
+        if self.tool is None:
+            raise ProvisionError(f"applying {self.file}: no tool was asked for", "set ADUMBRA_TERRAFORM_APPLY")
+        return self.tool
+
+    def _ours(self, standing: Rendered) -> dict[str, Key]:
+        """All that the tool may have made of this file and those before it, and whose each is."""
+        return {**standing.former, **_addresses(self.target, standing.items)}
 
     def _write(self, folder: int, rendered: Rendered) -> None:
         _replace(folder, layout(render(self.target, rendered)))
@@ -262,13 +281,19 @@ def _addresses(target: Target, items: Iterable[Item]) -> dict[str, Key]:
     return {address: keys[0] for address, keys in draft_of(target, tuple(items)).owners.items()}
 
 
+def _going(standing: Rendered) -> frozenset[Key]:
+    """What the file says goes, and the tool hasn't destroyed yet."""
+    there = {item.key for item in standing.items}
+    return frozenset(key for key, before in standing.pending.items() if before is not None and key not in there)
+
+
 def _loses(step: Step) -> bool:
     """Whether a step says that what the item holds is destroyed."""
     half = step.before is not None and step.before.settings.get(INCOMPLETE) == TAINTED
     return half or step.act in {Act.DELETE, Act.REPLACE}
 
 
-def _counted(changes: Mapping[str, tuple[str, ...]]) -> str:
+def _counted(changes: Changes) -> str:
     """What the tool plans, in the tool's own terms."""
     made = sum("create" in actions for actions in changes.values())
     gone = sum("delete" in actions for actions in changes.values())
