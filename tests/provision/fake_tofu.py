@@ -67,7 +67,7 @@ class Folder:
             self._merge(json.loads(file.read_text()))
         file = path / STATE
         text = file.read_text() if file.exists() else ""
-        self.state = json.loads(text) if text else {"version": 4, "serial": 0, "lineage": str(uuid.uuid4()), "resources": []}
+        self.state = json.loads(text) if text else {"version": 4, "serial": 0, "lineage": "fake", "resources": []}
         self.state = {"terraform_version": "1.11.0", "outputs": {}, "serial": 0, "check_results": None, **self.state}
 
     def _merge(self, document):
@@ -313,7 +313,8 @@ class Folder:
 
     def _held(self, address, attributes):
         """The ids that a resource holds: what they name can't go while it stands."""
-        return [attributes[need]["id"] for need in sorted(self.needs(address)) if need in attributes]
+        named = {".".join(found.split(".")[:2]) for found in references(self.resources[address])}
+        return [attributes[need]["id"] for need in sorted(named) if need in attributes]
 
     def _clash(self, kind, address, want, entries):
         for other, entry in entries.items():

@@ -41,10 +41,12 @@ class TerraformPlace:
 
 class OpenStackPlace(TerraformPlace):
     target = "openstack"
+    sampled = 4
 
 
 class LibvirtPlace(TerraformPlace):
     target = "libvirt"
+    sampled = 4
 
 
 def within(call):
@@ -58,7 +60,7 @@ def within(call):
 class AppliedPlace(TerraformPlace):
     """The same with a tool that applies, beside somebody's own document and the resource that was made from it."""
 
-    sampled = 5  # of the steps at which it crashes, as each run of the tool takes its time
+    sampled = 6  # of the steps at which it crashes, as each run of the tool takes its time
 
     def __post_init__(self):
         other = {"resource": {"terraform_data": {"others": {"input": "mine"}}}}

@@ -245,7 +245,7 @@ def test_an_outcome_that_says_not_done_stops_the_plan(place, shop):
 
 
 @pytest.mark.parametrize("kind", sorted(PLACES))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=12)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=8)
 @given(st.data())
 def test_any_network_becomes_any_other_in_place(kind, networks, data):
     with tempfile.TemporaryDirectory() as folder:

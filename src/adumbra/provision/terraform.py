@@ -87,7 +87,7 @@ class TerraformProvider:
             standing = self._read(network) or Rendered(network, self.target.name, self._place, ())
             if step.act in {Act.CREATE, Act.REPLACE} and _going(standing) and self._applies:
                 # What goes goes first: the tool orders by references only, and an address or a name may pass on.
-                standing = self._carry_out(folder, standing, self._planned(standing), frozenset())
+                standing = self._carry_out(folder, standing, self._planned(standing))
             there = next((item for item in standing.items if item.key == step.item.key), None)
             if there == (None if step.act is Act.DELETE else step.item):
                 return StepOutcome(done=True, detail=f"{self.file} had it already")
@@ -179,9 +179,9 @@ class TerraformProvider:
             )
         return changes
 
-    def _carry_out(self, folder: int, standing: Rendered, changes: Changes, told: frozenset[Key]) -> Rendered:
-        """Has the tool do what it planned, and writes down that nothing waits any more. told: the items that may be lost."""
-        ours, may_go = self._ours(standing), told | _going(standing)
+    def _carry_out(self, folder: int, standing: Rendered, changes: Changes, told: frozenset[Key] | None = None) -> Rendered:
+        """Has the tool do what it planned, and writes that down. told: what the plan says is lost; None: amid a plan."""
+        ours, may_go = self._ours(standing), (told or frozenset()) | _going(standing)
         for address, actions in sorted(changes.items()):
             precious = "delete" in actions and address.partition(".")[0] in self.target.precious
             if precious and ours[address] not in may_go:
@@ -194,7 +194,11 @@ class TerraformProvider:
         if changes:
             self._tool.apply()
         self._tool.forget_plan()
-        applied = replace(standing, pending={}, former={})
+        # Amid a plan the rest still counts as not applied: the plan's steps were made from what stood before it.
+        pending = (
+            {} if told is not None else {key: item for key, item in standing.pending.items() if key not in _going(standing)}
+        )
+        applied = replace(standing, pending=pending, former={})
         if applied != standing and standing.items:
             self._write(folder, applied)
         return applied
