@@ -318,6 +318,15 @@ def test_the_real_tool_makes_changes_and_destroys_and_leaves_others_alone(real, 
     assert not real.file.exists()
 
 
+def test_a_state_that_is_kept_elsewhere_is_asked_for(real, shop):
+    (real.folder / "backend.tf").write_text('terraform {\n  backend "local" {\n    path = "../kept.tfstate"\n  }\n}\n')
+    turn(shop, real)
+    assert not (real.folder / "terraform.tfstate").exists()
+    assert make_plan(shop.desired, real.actual("shop"), real.rules).empty
+    execute(away(real), real, lambda index, outcome: None)
+    assert real.tool.state() == {}
+
+
 def test_the_real_tools_own_words_are_told(real, shop):
     turn(shop, real)
     (real.folder / "bad.tf.json").write_text(json.dumps({"resource": {"terraform_data": {"bad": {"nonsense": 1}}}}))
