@@ -10,7 +10,17 @@ import pytest
 
 from adumbra.schema.access import Role
 from adumbra.schema.errors import InputError
-from adumbra.settings import RoleRule, load_oidc_settings, load_serve_settings, load_settings, parse_role_rules
+from adumbra.settings import (
+    RoleRule,
+    TerraformApply,
+    TerraformFlavors,
+    TerraformTarget,
+    load_oidc_settings,
+    load_provision_settings,
+    load_serve_settings,
+    load_settings,
+    parse_role_rules,
+)
 
 
 def test_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +80,23 @@ def test_what_is_wrong_of_a_server_is_refused_by_name(
     with pytest.raises(InputError, match=f"ADUMBRA_{name}: .*; correct it, or unset it") as refusal:
         load()
     assert "\n" not in str(refusal.value)
+
+
+def test_how_networks_are_provisioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = load_provision_settings()
+    assert (usual.terraform_target, usual.terraform_apply) == (TerraformTarget.AWS, TerraformApply.NEVER)
+    assert usual.terraform_place is None
+    told = {"TARGET": "openstack", "APPLY": "apply", "PLACE": "lab", "FLAVORS": "named", "TIMEOUT": "30m"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"ADUMBRA_TERRAFORM_{name}", value)
+    settings = load_provision_settings()
+    assert (settings.terraform_target, settings.terraform_apply) == (TerraformTarget.OPENSTACK, TerraformApply.APPLY)
+    assert (settings.terraform_place, settings.terraform_timeout) == ("lab", 1800.0)
+    assert settings.terraform_flavors is TerraformFlavors.NAMED
+
+
+@pytest.mark.parametrize(("name", "value"), [("TARGET", "azure"), ("APPLY", "yes"), ("TIMEOUT", "long"), ("FLAVORS", "")])
+def test_a_wrong_word_about_terraform_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"ADUMBRA_TERRAFORM_{name}", value)
+    with pytest.raises(InputError, match=f"ADUMBRA_TERRAFORM_{name}: .*; correct it, or unset it"):
+        load_provision_settings()

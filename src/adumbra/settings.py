@@ -236,6 +236,45 @@ class LoopSettings(BaseSettings):
     calibrate_every: Annotated[Period, Field(ge=60.0)] = 3_600.0
 
 
+class TerraformTarget(StrEnum):
+    """Where the terraform provider's file leads."""
+
+    AWS = "aws"
+    OPENSTACK = "openstack"
+    LIBVIRT = "libvirt"
+
+
+class TerraformApply(StrEnum):
+    """What is done with the terraform provider's file: nothing, a plan of tofu's beside it, or all that it says."""
+
+    NEVER = "never"
+    PLAN = "plan"
+    APPLY = "apply"
+
+
+class TerraformFlavors(StrEnum):
+    """The flavors of OpenStack machines: made by size, or those that the profile's types name."""
+
+    MADE = "made"
+    NAMED = "named"
+
+
+class ProvisionSettings(BaseSettings):
+    """How providers make networks, from ADUMBRA_* variables.
+
+    terraform_target: where the terraform provider's file leads. terraform_place: the region, the cloud of clouds.yaml or the
+    URI there; without it the target's own (us-east-1, what OS_* variables say, qemu:///system). terraform_flavors: OpenStack's.
+    terraform_apply: whether tofu or terraform is run on the file; terraform_timeout: how long one run of it may take.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
+    terraform_target: TerraformTarget = TerraformTarget.AWS
+    terraform_place: str | None = Field(None, max_length=500)
+    terraform_flavors: TerraformFlavors = TerraformFlavors.MADE
+    terraform_apply: TerraformApply = TerraformApply.NEVER
+    terraform_timeout: Annotated[float, BeforeValidator(parse_duration_s), Field(validate_default=False)] = 3_600.0
+
+
 _Loaded = TypeVar("_Loaded", bound=BaseSettings)
 
 
@@ -262,6 +301,11 @@ def load_loop_settings() -> LoopSettings:
 def load_libvirt_settings() -> LibvirtSettings:
     """The hypervisor that networks are made at. Raises InputError naming the variable that is wrong, never its value."""
     return _load(LibvirtSettings)
+
+
+def load_provision_settings() -> ProvisionSettings:
+    """How providers make networks. Raises InputError naming the variable that is wrong, never its value."""
+    return _load(ProvisionSettings)
 
 
 def load_oidc_settings() -> OidcSettings:

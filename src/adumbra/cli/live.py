@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,7 +111,7 @@ def plan_table(plan: Plan) -> RenderableType:
     )
 
 
-def _settings(settings: dict[str, object]) -> str:
+def _settings(settings: dict[str, Any]) -> str:
     shown = [settings[key] for key in ("cidr", "type", "addresses") if settings.get(key)]
     if "cpu_cores" in settings and "type" not in settings:
         shown.insert(

@@ -10,12 +10,20 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from adumbra.provision.common_rules import (
+    MAX_ADDRESSES,
+    Problem,
+    anew,
+    change_around,
+    differing,
+    refuse_problems,
+    with_larger_disk,
+)
 from adumbra.provision.protocol import Change, Effect
-from adumbra.schema.addresses import Address, AddressBlock, address_of, parse_block, parse_prefix
-from adumbra.schema.errors import InputError
+from adumbra.schema.addresses import AddressBlock, address_of, parse_block, parse_prefix
 from adumbra.schema.plans import Desired, Item, Kind
 
 MAX_CIDRS = 50  # a VPC's IPv4 CIDRs, once the quota (5) is raised as far as it goes
@@ -31,7 +39,6 @@ _BENCHMARK = ipaddress.IPv4Network("198.19.0.0/16")
 _GRAVITON = re.compile(r"a1\.|[a-z]+[0-9]+g")
 _XEN = re.compile(r"(t2|x1|x1e|i3|h1|m4|c4|r4|d2)\.")
 _ADDRESSES_BY_SIZE = {"nano": 2, "micro": 2, "small": 4, "medium": 4}
-_ADDRESSES = 10
 
 _NOT_FOR_HOSTS = tuple(
     ipaddress.ip_network(text)
@@ -51,16 +58,6 @@ def root_gib(storage_gb: float) -> int:
     return math.ceil(storage_gb)
 
 
-def addresses_of(item: Item) -> list[Address]:
-    """A machine's single addresses, the primary one first, at most one more than any interface carries."""
-    single: list[Address] = []
-    for text in item.settings["addresses"]:
-        block = parse_block(text)
-        last = min(block.last, block.first + _ADDRESSES - len(single))
-        single += [address_of(block.version, number) for number in range(block.first, last + 1)]
-    return single
-
-
 @dataclass(frozen=True, slots=True)
 class AwsRules:
     """The rules of AWS, for whichever provider makes things there."""
@@ -69,12 +66,7 @@ class AwsRules:
 
     def check(self, desired: Desired) -> None:
         """Refuses what AWS can't hold. Raises InputError naming the item and what to do."""
-        by_key = {item.key: item for item in desired.items}
-        problems = [problem for item in desired.items if item.kind in _CHECKS for problem in _CHECKS[item.kind](item, by_key)]
-        if problems:
-            what, mend = problems[0]
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise InputError(f"AWS can't hold {desired.network}: {what}", f"{mend}{more}")
+        refuse_problems("AWS", desired, _CHECKS)
 
     def settle(self, desired: Desired) -> Desired:
         """What is desired, as it is: each kind has its like on AWS."""
@@ -84,16 +76,9 @@ class AwsRules:
         """What it takes to turn `before` into `after` on AWS. A disk is never shrunk: the larger one stays."""
         if before.kind is Kind.MACHINE:
             return _machine_change(before, after)
-        if before.settings == after.settings:
-            return Change(Effect.NOTHING, before)
-        if before.kind is Kind.NETWORK and primary_cidr(before) == primary_cidr(after):
+        if before.kind is Kind.NETWORK and before != after and primary_cidr(before) == primary_cidr(after):
             return Change(Effect.LIVE, after)
-        if before.kind is Kind.FIREWALL and before.settings["network"] == after.settings["network"]:
-            return Change(Effect.LIVE, after, _closed(before, after))
-        if before.kind is Kind.ROUTING and before.settings["subnet"] == after.settings["subnet"]:
-            cut = before.settings["default_route"] is not None and after.settings["default_route"] is None
-            return Change(Effect.LIVE, after, f"subnet {after.name} loses its way to the outside" if cut else "")
-        return Change(Effect.REPLACE, after, f"{before.kind.value} {before.name} is made anew")
+        return change_around(before, after)
 
 
 def primary_cidr(network: Item) -> str | None:
@@ -102,33 +87,15 @@ def primary_cidr(network: Item) -> str | None:
 
 
 def _machine_change(before: Item, after: Item) -> Change:
-    was, now = before.settings, dict(after.settings)
-    differ = {name for name in was.keys() | now.keys() if was.get(name) != now.get(name)}
-    if differ & _ANEW or arch_of(was["type"]) != arch_of(now["type"]):
-        return Change(Effect.REPLACE, after, f"{after.name} is destroyed, with its disk, and made anew")
-    if "storage_gb" in differ:
-        now["storage_gb"] = max(was["storage_gb"], now["storage_gb"])
-        after = replace(after, settings=now)
-    if was == now:
+    differ = differing(before, after)
+    if differ & _ANEW or arch_of(before.settings["type"]) != arch_of(after.settings["type"]):
+        return anew(after)
+    after = with_larger_disk(before, after)
+    if before.settings == after.settings:
         return Change(Effect.NOTHING, before)
     if "type" in differ:
         return Change(Effect.RESTART, after, f"{after.name} is stopped and started for its new type")
     return Change(Effect.LIVE, after)
-
-
-def _closed(before: Item, after: Item) -> str:
-    """What a firewall no longer lets in."""
-    shut = [rule for rule in before.settings["ingress"] if rule not in after.settings["ingress"]]
-    named = ", ".join(f"port {_run(rule)} from {rule['source']}" for rule in shut[:3])
-    return f"{after.name} no longer takes {named}{' and more' if len(shut) > 3 else ''}" if shut else ""
-
-
-def _run(rule: Mapping[str, Any]) -> str:
-    first, last = rule["from_port"], rule["to_port"]
-    return f"{first}" if first == last else f"{first}-{last}"
-
-
-Problem = tuple[str, str]
 
 
 def _check_network(item: Item, _all: Mapping[tuple[str, str], Item]) -> Iterator[Problem]:
@@ -196,7 +163,7 @@ def _check_machine(item: Item, all_: Mapping[tuple[str, str], Item]) -> Iterator
         return
     cidr = parse_prefix(all_[(Kind.SUBNET.value, settings["subnet"])].settings["cidr"])
     whole = AddressBlock.of_prefix(cidr)
-    room = _ADDRESSES_BY_SIZE.get(kind.rpartition(".")[2], _ADDRESSES)
+    room = _ADDRESSES_BY_SIZE.get(kind.rpartition(".")[2], MAX_ADDRESSES)
     blocks = [parse_block(text) for text in settings["addresses"]]
     if sum(block.count for block in blocks) > room:
         yield (

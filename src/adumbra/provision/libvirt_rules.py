@@ -9,18 +9,30 @@ import hashlib
 import ipaddress
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adumbra.provision.common_rules import (
+    MAX_ADDRESSES,
+    Checks,
+    Problem,
+    Standing,
+    addresses_of,
+    anew,
+    closed,
+    cores_of,
+    differing,
+    refuse_problems,
+    reserved_addresses,
+    too_many_addresses,
+    with_larger_disk,
+)
 from adumbra.provision.protocol import Change, Effect
-from adumbra.schema.addresses import Address, AddressBlock, Prefix, address_of, parse_block, parse_prefix
-from adumbra.schema.errors import InputError
+from adumbra.schema.addresses import Address, AddressBlock, Prefix, address_of, parse_prefix
 from adumbra.schema.plans import Desired, Item, Kind
 
 PROVIDER = "libvirt"
-MAX_ADDRESSES = 64
-"""Of one machine: each is written into its seed."""
 MAX_RULES = 1000
 MAX_CORES = 255
 _SPACE = uuid.UUID("5f9c4b0e-6f0e-4b62-9a52-8f1f6f0c5a11")
@@ -70,16 +82,6 @@ class Choices:
     headroom: float = 2.0
 
 
-def single_addresses(item: Item) -> list[Address]:
-    """A machine's addresses, the primary one first, at most one more than MAX_ADDRESSES."""
-    single: list[Address] = []
-    for text in item.settings["addresses"]:
-        block = parse_block(text)
-        last = min(block.last, block.first + MAX_ADDRESSES - len(single))
-        single += [address_of(block.version, number) for number in range(block.first, last + 1)]
-    return single
-
-
 def gateway_of(cidr: Prefix) -> Address:
     """The hypervisor's own address in a subnet: the first that a host may have."""
     whole = AddressBlock.of_prefix(cidr)
@@ -99,12 +101,7 @@ class LibvirtRules:
 
     def check(self, desired: Desired) -> None:
         """Refuses what libvirt can't hold. Raises InputError naming the item and what to do."""
-        cidrs = {item.name: parse_prefix(item.settings["cidr"]) for item in desired.items if item.kind is Kind.SUBNET}
-        problems = [problem for item in desired.items for problem in _problems(item, cidrs)]
-        if problems:
-            what, mend = problems[0]
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise InputError(f"libvirt can't hold {desired.network}: {what}", f"{mend}{more}")
+        refuse_problems("libvirt", desired, _CHECKS)
 
     def settle(self, desired: Desired) -> Desired:
         """A storage pool for the network; a libvirt network with leases and names for each subnet; filters; domains."""
@@ -130,7 +127,7 @@ class LibvirtRules:
             return _machine_change(before, after)
         if before.kind is Kind.SUBNET:
             return _subnet_change(before, after)
-        return Change(Effect.LIVE, after, _closed(before, after) if before.kind is Kind.FIREWALL else "")
+        return Change(Effect.LIVE, after, closed(before, after) if before.kind is Kind.FIREWALL else "")
 
     def _joined(self, desired: Desired) -> dict[str, str]:
         """Per subnet, how its packets are forwarded: one that is alone and has no way out not at all."""
@@ -146,11 +143,11 @@ class LibvirtRules:
     def _subnet(self, item: Item, machines: Sequence[Item], forward: str) -> Item:
         cidr = parse_prefix(item.settings["cidr"])
         leases = [
-            {"mac": self.names.mac(each.name), "name": each.name, "address": str(single_addresses(each)[0])}
+            {"mac": self.names.mac(each.name), "name": each.name, "address": str(addresses_of(each)[0])}
             for each in machines
             if each.settings["subnet"] == item.name
         ]
-        names = [{"name": each.name, "address": str(single_addresses(each)[0])} for each in machines]
+        names = [{"name": each.name, "address": str(addresses_of(each)[0])} for each in machines]
         settings = {
             "network": item.settings["network"],
             "cidr": str(cidr),
@@ -186,10 +183,10 @@ class LibvirtRules:
 
 
 def _machine_change(before: Item, after: Item) -> Change:
-    was, now = before.settings, dict(after.settings)
-    if any(was.get(name) != now.get(name) for name in _ANEW):
-        return Change(Effect.REPLACE, after, f"{after.name} is destroyed, with its disk, and made anew")
-    now["storage_gb"] = max(was["storage_gb"], now["storage_gb"])
+    was = before.settings
+    if differing(before, after) & _ANEW:
+        return anew(after)
+    now = dict(with_larger_disk(before, after).settings)
     beyond = []
     for name, most, word in (("cpu_cores", "most_cpu_cores", "cores"), ("memory_gb", "most_memory_gb", "memory")):
         if now[name] <= was[most]:
@@ -205,38 +202,24 @@ def _machine_change(before: Item, after: Item) -> Change:
 
 
 def _subnet_change(before: Item, after: Item) -> Change:
-    differ = {name for name in before.settings if before.settings[name] != after.settings.get(name)}
+    differ = differing(before, after)
     if differ & {"network", "cidr", "bridge", "router"}:
         return Change(Effect.REPLACE, after, f"subnet {before.name} is made anew, with all its machines")
     cut = "forward" in differ
     return Change(Effect.LIVE, after, f"the machines of subnet {after.name} are cut off for a moment" if cut else "")
 
 
-def _closed(before: Item, after: Item) -> str:
-    """What a firewall no longer lets in."""
-    shut = [rule for rule in before.settings["ingress"] if rule not in after.settings["ingress"]]
-    named = ", ".join(f"port {_run(rule)} from {rule['source']}" for rule in shut[:3])
-    return f"{after.name} no longer takes {named}{' and more' if len(shut) > 3 else ''}" if shut else ""
-
-
-def _run(rule: Mapping[str, Any]) -> str:
-    first, last = rule["from_port"], rule["to_port"]
-    return f"{first}" if first == last else f"{first}-{last}"
-
-
-def _problems(item: Item, cidrs: Mapping[str, Prefix]) -> Iterator[tuple[str, str]]:
-    if item.kind is Kind.SUBNET:
-        yield from _subnet_problems(item.name, cidrs[item.name])
-    elif item.kind is Kind.FIREWALL and len(item.settings["ingress"]) > MAX_RULES:
+def _firewall_problems(item: Item, _all: Standing) -> Iterator[Problem]:
+    count = len(item.settings["ingress"])
+    if count > MAX_RULES:
         yield (
-            f"the ports of {item.name} make {len(item.settings['ingress'])} rules, and {MAX_RULES} is the most",
+            f"the ports of {item.name} make {count} rules, and {MAX_RULES} is the most",
             "give runs of consecutive ports, or link its subnet to fewer others",
         )
-    elif item.kind is Kind.MACHINE:
-        yield from _machine_problems(item, cidrs[item.settings["subnet"]])
 
 
-def _subnet_problems(name: str, cidr: Prefix) -> Iterator[tuple[str, str]]:
+def _subnet_problems(item: Item, _all: Standing) -> Iterator[Problem]:
+    name, cidr = item.name, parse_prefix(item.settings["cidr"])
     longest = 30 if cidr.version == 4 else 126
     if cidr.prefixlen > longest:
         yield f"the subnet {name} ({cidr}) has no room beside the hypervisor's own address", f"make it a /{longest} or larger"
@@ -246,19 +229,17 @@ def _subnet_problems(name: str, cidr: Prefix) -> Iterator[tuple[str, str]]:
         yield f"the subnet {name} ({cidr}) is not for hosts", "choose one such as 10.20.0.0/24"
 
 
-def _machine_problems(item: Item, cidr: Prefix) -> Iterator[tuple[str, str]]:
-    blocks = [parse_block(text) for text in item.settings["addresses"]]
-    count = sum(block.count for block in blocks)
-    if count > MAX_ADDRESSES:
-        yield f"{item.name} has {count} addresses, and {MAX_ADDRESSES} is the most", f"give it at most {MAX_ADDRESSES}"
-    whole, gateway = AddressBlock.of_prefix(cidr), int(gateway_of(cidr))
-    last = whole.last - (1 if cidr.version == 4 else 0)
-    for block in blocks:
-        if block.first <= gateway or block.last > last:
-            yield (
-                f"{item.name} has {block}, and the hypervisor keeps {address_of(whole.version, gateway)} of {cidr} for itself",
-                f"give it one of {address_of(whole.version, gateway + 1)} to {address_of(whole.version, last)}",
-            )
-    cores = int(item.settings["cpu_cores"])
+def _machine_problems(item: Item, all_: Standing) -> Iterator[Problem]:
+    yield from too_many_addresses(item, MAX_ADDRESSES)
+    version = parse_prefix(all_[(Kind.SUBNET.value, item.settings["subnet"])].settings["cidr"]).version
+    yield from reserved_addresses(item, all_, 2, 1 if version == 4 else 0)
+    cores = cores_of(item.settings)
     if cores > MAX_CORES:
         yield f"{item.name} needs {cores} cores, and {MAX_CORES} is the most of one machine", "spread its work over more VMs"
+
+
+_CHECKS: Checks = {
+    Kind.SUBNET: _subnet_problems,
+    Kind.FIREWALL: _firewall_problems,
+    Kind.MACHINE: _machine_problems,
+}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import json
 
-from adumbra.provision.libvirt_rules import gateway_of, single_addresses
+from adumbra.provision.common_rules import addresses_of
+from adumbra.provision.libvirt_rules import gateway_of
 from adumbra.schema.addresses import parse_prefix
 from adumbra.schema.plans import Item
 
@@ -42,7 +43,7 @@ def seed_image(files: dict[str, str]) -> bytes:
 def _network_config(item: Item, cidr: str) -> str:
     """Network configuration, version 2: the first IPv4 address comes by DHCP, with its route; all others stand here."""
     prefix = parse_prefix(cidr)
-    own = [f"{address}/{prefix.prefixlen}" for address in single_addresses(item)]
+    own = [f"{address}/{prefix.prefixlen}" for address in addresses_of(item)]
     leased = prefix.version == 4
     lines = [
         "version: 2",

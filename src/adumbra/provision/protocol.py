@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from adumbra.schema.live import LivePort, MachineReading
-from adumbra.schema.plans import Actual, Desired, Item, Step, StepOutcome
+from adumbra.schema.plans import Actual, Desired, Item, Plan, Step, StepOutcome
 
 
 class Effect(StrEnum):
@@ -90,4 +90,16 @@ class Provider(Protocol):
 
     def ports(self, network: str) -> tuple[LivePort, ...]:
         """Where the packets of the network's running machines pass, of those on this host. Raises ProvisionError."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A provider with a last act: its steps say what is to stand, and `finish` makes it so at once."""
+
+    def finish(self, plan: Plan) -> StepOutcome | None:
+        """Carries out what the plan's steps have said; None where there is nothing to do. Again is harmless, at any later time.
+
+        Until it is done, `actual` tells of what the steps touched as not standing as it should. Raises ProvisionError.
+        """
         ...

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from adumbra.provision.protocol import Provider
 from adumbra.schema.errors import InputError
 from adumbra.schema.plans import PROVIDERS
 from adumbra.schema.state import PlanState
 from adumbra.service.workspace import Workspace
-from adumbra.settings import load_libvirt_settings
+from adumbra.settings import (
+    ProvisionSettings,
+    TerraformApply,
+    TerraformFlavors,
+    load_libvirt_settings,
+    load_provision_settings,
+)
 
 
 def check_provider(provider: str) -> None:
@@ -22,13 +29,26 @@ def provider_of(workspace: Workspace, provider: str, network: str) -> Provider:
     """The provider of that name for a network; it touches nothing until it is opened by `with`. Raises InputError."""
     check_provider(provider)
     if provider == "libvirt":
-        from adumbra.provision.libvirt import LibvirtProvider
+        return _libvirt(network, str(workspace.state.network(network).created_ns))
+    return _terraform(workspace.provider_folder(provider, network), load_provision_settings())
 
-        created_ns = workspace.state.network(network).created_ns
-        return LibvirtProvider(load_libvirt_settings(), network, str(created_ns), time.time_ns)
+
+def _libvirt(network: str, owner: str) -> Provider:
+    from adumbra.provision.libvirt import LibvirtProvider
+
+    return LibvirtProvider(load_libvirt_settings(), network, owner, time.time_ns)
+
+
+def _terraform(folder: Path, given: ProvisionSettings) -> Provider:
     from adumbra.provision.terraform import TerraformProvider
+    from adumbra.provision.terraform_targets import target_of
+    from adumbra.provision.terraform_tool import Tool, find_program
 
-    return TerraformProvider(workspace.provider_folder(provider, network))
+    target = target_of(given.terraform_target.value, make_flavors=given.terraform_flavors is TerraformFlavors.MADE)
+    if given.terraform_apply is TerraformApply.NEVER:
+        return TerraformProvider(folder, target, given.terraform_place)
+    tool = Tool(find_program(), folder, given.terraform_timeout)
+    return TerraformProvider(folder, target, given.terraform_place, tool, given.terraform_apply is TerraformApply.APPLY)
 
 
 def active_provider(workspace: Workspace, network: str) -> str | None:
