@@ -27,6 +27,7 @@ PLACES = {"web": ("10.20.1.10", 80), "db": ("10.20.2.10", 5432)}
 OUTSIDE, INSIDE = "198.51.100.2", "198.51.100.1"
 LARGE_BYTES = 16 << 20
 LIVE_S = 60
+_OURS = re.compile(r"\bad[bti][0-9a-f]{10}")
 SETTLED_S = 90
 
 
@@ -134,9 +135,7 @@ class Lab:
             "devices": tuple(line.split()[0] for line in run("ip", "-br", "link")),
             "queues": tuple(run("tc", "qdisc", "show")),
             # libvirtd keeps chains of its own, which name nothing once no network is there.
-            "packet filters": tuple(
-                line for line in run("nft", "list", "ruleset") if re.search(r"\bad[bti][0-9a-f]{10}", line)
-            ),
+            "packet filters": tuple(line for line in run("nft", "list", "ruleset") if _OURS.search(line)),
             "files": tuple(sorted(str(path) for path in (self.folder / "hv" / "images").rglob("*"))),
         }
 
@@ -161,6 +160,17 @@ class Lab:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(60)
                 process.kill()
+
+    @contextmanager
+    def going_on(self, *words: str) -> Iterator[None]:
+        """A command that doesn't end by itself."""
+        print(f"$ adumbra {' '.join(words)} &", flush=True)
+        command = self.hypervisor.inside(sys.executable, "-m", "adumbra", *words)
+        with subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield
+            finally:
+                process.terminate()
 
     @contextmanager
     def clients(self) -> Iterator[None]:
@@ -270,11 +280,11 @@ def _sizes(story: Story) -> None:
 
 
 def _settled(lab: Lab, vm: str, profiled: Mapping[str, Any]) -> dict[str, Any]:
-    """What a guest sees of itself, once it has no more memory than it was given."""
+    """What a guest sees of itself, once its balloon has taken all but the memory it was given."""
     until_s = time.monotonic() + SETTLED_S
     while True:
-        facts: dict[str, Any] = json.loads(lab.answer(vm, "/cgi-bin/facts"))
-        if facts["memory_kib"] <= profiled["memory_gb"] * 2**20 or time.monotonic() > until_s:
+        if _domain(lab, vm)["memory_kib"] == round(profiled["memory_gb"] * 2**20) or time.monotonic() > until_s:
+            facts: dict[str, Any] = json.loads(lab.answer(vm, "/cgi-bin/facts"))
             return facts
         time.sleep(0.5)
 
@@ -297,11 +307,11 @@ def _bandwidths(lab: Lab, vm: str) -> dict[str, float]:
 
 def _live(lab: Lab) -> Mapping[str, Any]:
     """What was predicted against what is measured, once some of both is there."""
-    lab.show("observe", "duo", lab.sink)
-    lab.answer("web", f"/cgi-bin/burn?1,{LIVE_S // 3}")
-    time.sleep(LIVE_S)
-    lab.show("live", "duo")
-    told: Mapping[str, Any] = lab.told("live", "duo")
+    with lab.going_on("observe", "duo", lab.sink):
+        lab.answer("web", f"/cgi-bin/burn?1,{LIVE_S // 3}")
+        time.sleep(LIVE_S)
+        lab.show("live", "duo")
+        told: Mapping[str, Any] = lab.told("live", "duo")
     return told
 
 
