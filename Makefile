@@ -1,5 +1,5 @@
 # Each target makes .venv itself. On a fresh Debian 12 nothing else is needed but git, make and python3.
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-libvirt test lint bench clean
 
 PYTHON := .venv/bin/python
 INPUTS := pyproject.toml constraints.txt tools/venv.sh
@@ -7,11 +7,18 @@ INPUTS := pyproject.toml constraints.txt tools/venv.sh
 demo: .venv/.run
 	@.venv/bin/adumbra demo
 
+# Makes real VMs at a hypervisor of its own, emulated: as root.
+demo-libvirt: .venv/.run
+	@tools/debian.sh hypervisor
+	@tools/libvirt.sh $(PYTHON)
+	@$(PYTHON) -m tools.demo_libvirt
+
 # Slow properties, fuzzing, and the service's long tests are tried with THOROUGH=1 make test. Compiled sources are kept:
 # tests start many processes.
 test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	@tools/debian.sh
+	@tools/libvirt.sh $(PYTHON)
 	@tools/tests.sh $(PYTHON)
 
 lint: .venv/.dev

@@ -132,8 +132,9 @@ class Lab:
             "networks": tuple(virsh("net-list", "--all", "--name").split()),
             "pools": tuple(virsh("pool-list", "--all", "--name").split()),
             "filters": tuple(virsh("nwfilter-list").split()),
-            "devices": tuple(line.split()[0] for line in run("ip", "-br", "link")),
-            "queues": tuple(run("tc", "qdisc", "show")),
+            "devices": tuple(sorted(line.split()[0] for line in run("ip", "-br", "link"))),
+            # Without their handles, which the kernel counts up.
+            "queues": tuple(sorted(re.sub(r" [0-9a-f]*: ", " ", line) for line in run("tc", "qdisc", "show"))),
             # libvirtd keeps chains of its own, which name nothing once no network is there.
             "packet filters": tuple(line for line in run("nft", "list", "ruleset") if _OURS.search(line)),
             "files": tuple(sorted(str(path) for path in (self.folder / "hv" / "images").rglob("*"))),

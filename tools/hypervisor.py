@@ -111,15 +111,15 @@ class Hypervisor:
             "-c",
             _START,
         ]
-        self._process = subprocess.Popen(
-            [*command, "start", str(self.folder)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-        )
+        with (self.folder / "start.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "start", str(self.folder)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         until_s = time.monotonic() + 120
         while subprocess.run(self.inside("virsh", "-c", self.uri, "list"), capture_output=True, check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > until_s:
-                said = self._process.stderr.read() if self._process.poll() is not None and self._process.stderr else b""
-                log = self.folder / "libvirtd.log"
-                raise RuntimeError(f"libvirtd did not start: {said!r} {log.read_text()[-2000:] if log.exists() else ''}")
+                said = [path.read_text()[-1000:] for path in self.folder.glob("*.log")]
+                raise RuntimeError(f"libvirtd did not start: {' '.join(said)}")
             time.sleep(0.2)
 
     def stop(self) -> None:
