@@ -136,7 +136,7 @@ class Lab:
             # Without their handles, which the kernel counts up.
             "queues": tuple(sorted(re.sub(r" [0-9a-f]*: ", " ", line) for line in run("tc", "qdisc", "show"))),
             # libvirtd keeps chains of its own, which name nothing once no network is there.
-            "packet filters": tuple(line for line in run("nft", "list", "ruleset") if _OURS.search(line)),
+            "packet filters": tuple(line for line in run("nft", "-s", "list", "ruleset") if _OURS.search(line)),
             "files": tuple(sorted(str(path) for path in (self.folder / "hv" / "images").rglob("*"))),
         }
 

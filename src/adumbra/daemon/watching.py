@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,13 +29,15 @@ from adumbra.schema.jobs import JobKind
 from adumbra.schema.own_metrics import Reading
 from adumbra.schema.records import NANOSECONDS, Origin
 from adumbra.schema.state import NetworkQuery, NetworkRecord, NetworkState
-from adumbra.service import live, networks
+from adumbra.service import handover, live, networks
 from adumbra.service.live_usage import LIVE
 from adumbra.service.providers import active_provider, provider_of
 from adumbra.service.workspace import Workspace
 
 AT_ONCE = 8
 """Networks that are read at the same time; a provider that hangs has one of these places until it answers."""
+PORTS_S = 30.0
+"""How often is looked whether each machine's port is mirrored still."""
 QUIET_S = 60.0
 """How long a provider that tells of no machine isn't asked again."""
 LEARN_S = 60.0
@@ -82,7 +85,8 @@ def is_due(measured: Measured, watch: Watch, now_ns: int) -> bool:
 @dataclass(slots=True)
 class _Watched:
     """A network that is watched. mark: what it was when this began; provider: opened, None where it isn't; next_s: when it is
-    read again, by the monotonic clock; busy: a thread is at it, and everything else is that thread's; gone: to be closed by it.
+    read again, ports_s: when its ports are looked at, both by the monotonic clock; busy: a thread is at it, and everything else
+    is that thread's; gone: to be closed by it.
     """
 
     mark: tuple[int, int, int]
@@ -91,6 +95,7 @@ class _Watched:
     follower: Follower
     provider: Provider | None = None
     next_s: float = 0.0
+    ports_s: float = 0.0
     in_a_row: int = 0
     failures: int = 0
     machines: int = 0
@@ -239,12 +244,25 @@ class Watching:
             watched.next_s = time.monotonic() + pause_s(watched.in_a_row)
             self._complain(watched, error)
             return
+        self._follow_ports(watched)
         if watched.in_a_row:
             self._log.warning("is read again", network=watched.name, failures=watched.in_a_row)
         watched.in_a_row, watched.trouble, watched.machines = 0, "", machines or 0
         if machines is None:  # it can't tell, or nothing runs: a connection isn't held for that
             watched.close()
             watched.next_s = time.monotonic() + QUIET_S
+
+    def _follow_ports(self, watched: _Watched) -> None:
+        """Mirrors the ports that came back, as after a machine's restart. What fails here stops no reading."""
+        if watched.provider is None or time.monotonic() < watched.ports_s:
+            return
+        watched.ports_s = time.monotonic() + PORTS_S
+        try:
+            if handover.is_handed_over(self._workspace, watched.name):
+                ports, rng = watched.provider.ports(watched.name), random.Random(self._now())  # noqa: S311  names and marks
+                handover.hand_over(self._workspace, watched.name, ports, self._now, rng)
+        except AdumbraError as error:
+            self._log.warning("its ports can't be mirrored", network=watched.name, trouble=str(error))
 
     def _complain(self, watched: _Watched, error: Exception) -> None:
         trouble = " ".join(str(error).split())[:500] or type(error).__name__

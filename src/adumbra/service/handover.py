@@ -78,6 +78,11 @@ class _Work:
         self.workspace.state.mirrors.revise(record.id, plan.to_dict(), state, self.now(), message)
 
 
+def is_handed_over(workspace: Workspace, name: str) -> bool:
+    """Whether the shadow sees what passes the real VMs' ports."""
+    return any(MirrorSpec.from_dict(record.plan["spec"]).scope is Scope.SINK for record in workspace.state.mirrors.of(name))
+
+
 def ports_of(workspace: Workspace, name: str) -> tuple[LivePort, ...]:
     """The ports of the network's running VMs on this host, by the word of whoever made them. Raises ProvisionError."""
     provider = active_provider(workspace, name)
@@ -122,7 +127,7 @@ def hand_back(workspace: Workspace, name: str, now: Callable[[], int], rng: rand
 
     A mirror that can't be put back is told, with the command that does it. Raises as hand_over does.
     """
-    if not any(MirrorSpec.from_dict(record.plan["spec"]).scope is Scope.SINK for record in workspace.state.mirrors.of(name)):
+    if not is_handed_over(workspace, name):
         return HandedOver(name)
     refused = _refused(workspace, name)
     if refused:
