@@ -26,7 +26,9 @@ SPEC, CAPTURE = ROOT / "examples" / "duo" / "duo.yaml", ROOT / "examples" / "sho
 PLACES = {"web": ("10.20.1.10", 80), "db": ("10.20.2.10", 5432)}
 OUTSIDE, INSIDE = "198.51.100.2", "198.51.100.1"
 LARGE_BYTES = 16 << 20
-LIVE_S = 60
+LIVE_S = int(os.environ.get("ADUMBRA_DEMO_LIVE_S", "60"))
+"""How long the shadow is held against the machines; from LEARN_S on it also learns from them."""
+LEARN_S = 330
 _OURS = re.compile(r"\bad[bti][0-9a-f]{10}")
 SETTLED_S = 90
 
@@ -312,6 +314,10 @@ def _live(lab: Lab) -> Mapping[str, Any]:
         lab.answer("web", f"/cgi-bin/burn?1,{LIVE_S // 3}")
         time.sleep(LIVE_S)
         lab.show("live", "duo")
+        if LIVE_S >= LEARN_S:
+            lab.show("calibrate", "duo", "live:")
+            time.sleep(LIVE_S // 4)
+            lab.show("live", "duo")
         told: Mapping[str, Any] = lab.told("live", "duo")
     return told
 

@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,20 @@ with Workspace(load_settings().home) as workspace:
 """
 
 
+AGAIN = """
+import time
+from adumbra.schema.state import PlanState
+from adumbra.service import activations, recovery
+from adumbra.service.workspace import Workspace
+from adumbra.settings import load_settings
+with Workspace(load_settings().home) as workspace:
+    told = recovery.recover(workspace, time.time_ns())
+    assert any("plan for lab was interrupted, and is finished" in line for line in told), told
+    assert workspace.state.plans.newest("lab").state is PlanState.DONE
+    assert activations.activate(workspace, "lab", "libvirt", time.time_ns, dry_run=True).plan.empty
+"""
+
+
 def _python(lab: Lab, code: str, *words: str) -> int:
     command = lab.hypervisor.inside(sys.executable, "-c", code, *words)
     return subprocess.run(command, env=lab.environment, check=False, stdout=subprocess.DEVNULL).returncode
@@ -136,13 +152,95 @@ def test_killed_between_any_two_steps_and_run_again_all_stands_once(tmp_path) ->
         assert len(want["domains"]) == 2
         lab.adumbra("deactivate", "lab")
         assert lab.standing() == empty
-        for when in ("after", "before"):
-            for step in range(1, steps + 1, 1 if when == "after" else 2):
-                assert _python(lab, KILLED, str(step), when) == -9
-                lab.adumbra(
-                    "activate", "lab", "--provider", "libvirt"
-                )  # what starts next finishes the plan; this finds it done
-                assert lab.standing() == want
-                assert lab.told("activate", "lab", "--provider", "libvirt", "--dry-run")["plan"]["steps"] == []
-                lab.adumbra("deactivate", "lab")
-                assert lab.standing() == empty
+        # Between every two steps; and once where a step was done, and nobody had written that down.
+        for when, step in [*(("after", step) for step in range(1, steps + 1)), ("before", steps - 1)]:
+            assert _python(lab, KILLED, str(step), when) == -9
+            assert _python(lab, AGAIN) == 0
+            assert lab.standing() == want
+            lab.adumbra("deactivate", "lab")
+            assert lab.standing() == empty
+
+
+TWO = """\
+name: lab
+cidrs: [10.9.0.0/16, "fd00:9::/48"]
+subnets: [{name: a, cidr: 10.9.1.0/24}, {name: six, cidr: "fd00:9:0:6::/64"}]
+links: [{between: [a, internet], rtt: 20ms, bandwidth: 1Gbps}, {between: [a, six], rtt: 1ms, bandwidth: 1Gbps}]
+vms:
+  - {name: web, subnet: a, addresses: [10.9.1.10, 10.9.1.20], role: app, ports: [80]}
+  - {name: v6, subnet: six, addresses: ["fd00:9:0:6::10"], role: app, ports: [80]}
+"""
+ECHO = """
+import http.server
+class Echo(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].encode())
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8000), Echo).serve_forever()
+"""
+
+
+def _resized(lab: Lab, **sizes: float) -> None:
+    """Saves a profile of these sizes, and activates the network with it."""
+    told = profiled(("web", "v6")).to_dict()
+    for vm in told["vms"]:
+        vm |= {"cpu_cores": 1, "memory_gb": 0.25, "storage_gb": 1, "bandwidth_mbps": 50}
+    told["vms"][0] |= sizes
+    code = MADE.replace('    networks.create(workspace, sys.argv[1], "lab.yaml", time.time_ns())\n', "")
+    assert _python(lab, code, "", json.dumps(told)) == 0
+    lab.adumbra("activate", "lab", "--provider", "libvirt")
+    assert lab.told("activate", "lab", "--provider", "libvirt", "--dry-run")["plan"]["steps"] == []
+
+
+def _until(look, want, patience_s: float = 60.0):
+    until_s = time.monotonic() + patience_s
+    while (found := look()) != want and time.monotonic() < until_s:
+        time.sleep(0.5)
+    return found
+
+
+def test_both_ip_versions_names_the_way_out_and_sizes_that_change_live() -> None:
+    with tempfile.TemporaryDirectory(prefix="adl", dir="/tmp") as made, Lab(Path(made)) as lab, ExitStack() as more:
+        lab.environment |= {"ADUMBRA_LIBVIRT_OUTSIDE": "nat"}
+        outside = subprocess.Popen(["ip", "netns", "exec", lab.client, sys.executable, "-c", ECHO])
+        more.callback(outside.wait)
+        more.callback(outside.kill)
+        assert _python(lab, MADE, TWO, json.dumps(profiled(("web", "v6")).to_dict())) == 0
+        empty = lab.standing()
+        _resized(lab)
+
+        def beside(url: str) -> str:
+            """What the hypervisor's host gets: nobody outside reaches what lies behind its NAT."""
+            command = lab.hypervisor.inside("wget", "-q", "-T", "5", "-t", "1", "-O", "-", url)
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+        until_s = time.monotonic() + 90
+        while not (beside("http://10.9.1.20/") or beside("http://10.9.1.10/cgi-bin/facts")) and time.monotonic() < until_s:
+            time.sleep(0.5)
+        assert beside("http://10.9.1.20/cgi-bin/facts"), "its second address"
+        six = json.loads(beside("http://[fd00:9:0:6::10]/cgi-bin/facts"))
+        assert "fd00:9:0:6::10/64" in six["addresses"].split()
+        assert "fd00:9:0:6::10" in beside("http://10.9.1.10/cgi-bin/named?v6").split()
+        assert beside(f"http://10.9.1.10/cgi-bin/reach?{demo_libvirt.OUTSIDE}:8000") == demo_libvirt.INSIDE, "by NAT"
+        booted = lab.hypervisor.virsh("domid", "adumbra-lab-web")
+
+        _resized(lab, cpu_cores=2, memory_gb=0.375, storage_gb=2, bandwidth_mbps=20)
+        assert _until(lambda: json.loads(beside("http://10.9.1.10/cgi-bin/facts"))["cores"], 2) == 2
+        grown = json.loads(beside("http://10.9.1.10/cgi-bin/facts"))
+        assert grown["disk_bytes"] == 2 * GIB
+        domain = _until(lambda: lab.hypervisor.virsh("dominfo", "adumbra-lab-web").count("393216 KiB"), 1)
+        assert domain == 1
+        _resized(lab, storage_gb=2)
+        assert _until(lambda: json.loads(beside("http://10.9.1.10/cgi-bin/facts"))["cores"], 1) == 1
+        assert lab.hypervisor.virsh("domid", "adumbra-lab-web") == booted, "it ran all the while"
+
+        _resized(lab, cpu_cores=4, storage_gb=2)
+        assert lab.hypervisor.virsh("domid", "adumbra-lab-web") != booted, "beyond its head-room it is started anew"
+        until_s = time.monotonic() + 90
+        while not beside("http://10.9.1.10/cgi-bin/facts") and time.monotonic() < until_s:
+            time.sleep(0.5)
+        assert json.loads(beside("http://10.9.1.10/cgi-bin/facts"))["cores"] == 4
+        lab.adumbra("deactivate", "lab")
+        assert lab.standing() == empty

@@ -29,7 +29,7 @@ for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev vir
 done
 cp "$here/init" root/init
 cp "$here/lease" root/etc/lease
-cp "$here/facts" "$here/burn" "$here/eat" "$here/take" root/www/cgi-bin/
+cp "$here/facts" "$here/burn" "$here/eat" "$here/take" "$here/reach" "$here/named" root/www/cgi-bin/
 chmod 755 root/init root/etc/lease root/www/cgi-bin/*
 (cd root && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initrd.new"
 
