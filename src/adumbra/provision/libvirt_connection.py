@@ -27,14 +27,21 @@ def library() -> Any:
 
 def shown(uri: str) -> str:
     """A URI without what may be secret in it."""
-    parts = urlsplit(uri)
-    place = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    try:
+        parts = urlsplit(uri)
+        place = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "a URI that can't be read"
     return f"{parts.scheme}://{place}{parts.path}"
 
 
 def host_of(uri: str) -> Host:
     """Where the hypervisor's commands run: here, or by ssh as libvirt itself gets there. Raises InputError."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        number = parts.port
+    except ValueError:
+        raise InputError("the hypervisor's URI can't be read", "correct ADUMBRA_LIBVIRT_URI") from None
     if not parts.hostname:
         return Host()
     if not parts.scheme.endswith("+ssh"):
@@ -43,7 +50,7 @@ def host_of(uri: str) -> Host:
     if place.startswith("-"):
         raise InputError(f"{place!r} is no host", "correct ADUMBRA_LIBVIRT_URI")
     options = parse_qs(parts.query)
-    port = ("-p", str(parts.port)) if parts.port else ()
+    port = ("-p", str(number)) if number else ()
     key = ("-i", options["keyfile"][0]) if "keyfile" in options else ()
     return Host(("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *port, *key, "--", place))
 
@@ -69,7 +76,7 @@ class Connection:
             self._open = self._library.open(self.uri)
         except self._library.libvirtError as error:
             raise ProvisionError(
-                f"connecting to {shown(self.uri)}: {_said(error)}",
+                f"connecting to {shown(self.uri)}: {self._said(error)}",
                 "start libvirtd there, or name another hypervisor by ADUMBRA_LIBVIRT_URI",
             ) from None
         return self
@@ -97,7 +104,7 @@ class Connection:
         try:
             yield
         except self._library.libvirtError as error:
-            raise ProvisionError(f"{what}: {_said(error)}", "mend that, then run the same command again") from None
+            raise ProvisionError(f"{what}: {self._said(error)}", "mend that, then run the same command again") from None
 
     def find(self, look: Callable[[], _Found]) -> _Found | None:
         """What a look-up finds, None where libvirt knows no such thing (any more)."""
@@ -106,7 +113,7 @@ class Connection:
         except self._library.libvirtError as error:
             if error.get_error_code() in self._none_such:
                 return None
-            raise ProvisionError(f"looking at {shown(self.uri)}: {_said(error)}", "look at the hypervisor") from None
+            raise ProvisionError(f"looking at {shown(self.uri)}: {self._said(error)}", "look at the hypervisor") from None
 
     def kept(self, look: Callable[[int], str], inactive: int) -> str:
         """A thing's XML as it is kept, which may be ahead of what runs; the one there is, of drivers that know no other."""
@@ -127,6 +134,7 @@ class Connection:
         code = getattr(error, "get_error_code", lambda: None)()
         return code in {self._library.VIR_ERR_NO_SUPPORT, self._library.VIR_ERR_OPERATION_UNSUPPORTED}
 
-
-def _said(error: Any) -> str:
-    return " ".join(str(error.get_error_message() or error).split())[:500]
+    def _said(self, error: Any) -> str:
+        """libvirt's words in one line; it repeats a URI that it can't read, with all that is secret in it."""
+        said = str(error.get_error_message() or error).replace(self.uri, shown(self.uri))
+        return " ".join(said.split())[:500]

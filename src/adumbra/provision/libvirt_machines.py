@@ -103,7 +103,7 @@ class Machines:
         for domain in domains:
             config = self.connection.find(lambda: domain.XMLDesc(self.connection.library.VIR_DOMAIN_XML_INACTIVE))  # noqa: B023
             tag = None if config is None else libvirt_xml.read_tag(config)
-            if tag is not None and tag.owner == self.names.owner and tag.item.settings.get("network") == self.names.network:
+            if tag is not None and libvirt_xml.is_ours(tag, self.names, Kind.MACHINE, domain.UUIDString()):
                 yield domain, tag.item
 
     def _standing(self, domain: Any, item: Item) -> Item:
@@ -117,7 +117,7 @@ class Machines:
             capacity = 0 if disk is None else disk.info()[1]
         settings = dict(item.settings)
         settings |= {"running": running, "cpu_cores": live["cpu_cores"], "most_cpu_cores": live["most_cpu_cores"]}
-        settings |= {"mac": config["mac"], "device": config["device"]}
+        settings |= {"mac": config.get("mac"), "device": config.get("device")}
         for name in ("memory", "most_memory"):
             # The balloon moves as the guest lets it: what counts is what it is told to be.
             if libvirt_xml.memory_kib(settings[f"{name}_gb"]) != (kib := config[f"{name}_kib"]):
@@ -126,7 +126,7 @@ class Machines:
             settings["storage_gb"] = round(capacity / BYTES_PER_GB, 6)
         if settings.get("firewall") is not None:
             before = self.names.of(Item(Kind.FIREWALL, "", {}))
-            settings["firewall"] = (config["filter"] or "").removeprefix(before)
+            settings["firewall"] = (config.get("filter") or "").removeprefix(before)
         if self.workshop.hardware.seeded and seed is None:
             settings["seed"] = "missing"
         if running:

@@ -17,7 +17,7 @@ from adumbra.schema.plans import Item
 def seed_files(item: Item, cidr: str, instance: str, user_data: str) -> dict[str, str]:
     """The seed's files by name. instance: what cloud-init tells one machine from the next by; user_data: "" for none."""
     return {
-        "meta-data": f"instance-id: {json.dumps(instance)}\nlocal-hostname: {item.name}\n",
+        "meta-data": f"instance-id: {json.dumps(instance)}\nlocal-hostname: {json.dumps(item.name)}\n",
         "user-data": user_data or "#cloud-config\n{}\n",
         "network-config": _network_config(item, cidr),
     }

@@ -123,7 +123,7 @@ class Subnets:
                 config = self.connection.kept(network.XMLDesc, self.connection.library.VIR_NETWORK_XML_INACTIVE)
                 live, active = network.XMLDesc(0), bool(network.isActive())
             tag = libvirt_xml.read_tag(config)
-            if tag is not None and tag.owner == self.names.owner and tag.item.settings.get("network") == self.names.network:
+            if tag is not None and libvirt_xml.is_ours(tag, self.names, Kind.SUBNET, network.UUIDString()):
                 found.append(Found(_standing(tag.item, live, active), tag.item.settings))
         return found
 

@@ -53,7 +53,10 @@ def tag_text(tag: Tag) -> str:
 
 def read_tag(xml: str) -> Tag | None:
     """The tag in a domain's or network's XML, or of the metadata's element alone; None where it is not ours."""
-    root = ET.fromstring(xml)  # noqa: S314  the hypervisor's own words
+    try:
+        root = ET.fromstring(xml)  # noqa: S314  the hypervisor's own words
+    except ET.ParseError:
+        return None
     found = root if root.tag == _TAG else root.find(f"metadata/{_TAG}")
     if found is None:
         return None
@@ -61,8 +64,14 @@ def read_tag(xml: str) -> Tag | None:
         settings = json.loads(found.text or "")
         item = Item(Kind(found.attrib["kind"]), found.attrib["name"], settings)
         return Tag(found.attrib["owner"], item) if isinstance(settings, dict) else None
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return None  # somebody wrote over it: not ours any more
+
+
+def is_ours(tag: Tag, names: Names, kind: Kind, uuid: str) -> bool:
+    """Whether what carries a tag is the network's own: a copy that somebody made of it has the tag, but another UUID."""
+    ours = (tag.owner, tag.item.kind, tag.item.settings.get("network")) == (names.owner, kind, names.network)
+    return ours and uuid == names.uuid(kind, tag.item.name)
 
 
 def memory_kib(memory_gb: float) -> int:
