@@ -1,4 +1,4 @@
-"""The libvirt provider on libvirt's test driver: it dies at any call, meets strangers, drift and refusals, and comes to rest."""
+"""The libvirt provider on libvirt's test driver: it dies at any call, meets strangers, drift and refusals, and is at rest."""
 
 from __future__ import annotations
 
@@ -202,10 +202,10 @@ def test_two_owners_with_a_network_of_one_name_never_touch_each_others(standing,
         before = stands(first)
         assert stands(second) == {}
         assert plan_away(second).empty
-        with pytest.raises(ProvisionError, match="storage pool adumbra-shop .* isn't ours"):
+        with pytest.raises(ProvisionError, match=r"storage pool adumbra-shop .* isn't ours"):
             run(plan_for(shop, second), second)
         for step in plan_for(shop, second).steps:  # and if all before it were out of the way
-            with pytest.raises(ProvisionError, match="isn't ours|is already|already exists"):
+            with pytest.raises(ProvisionError, match=r"isn't ours|is already|already exists"):
                 second.perform(step)
         assert stands(first) == before
         assert plan_for(shop, first).empty
@@ -378,6 +378,11 @@ def test_a_quota_that_is_used_up_is_told_and_the_next_run_goes_on(place, shop):
     assert place.is_empty()
 
 
+def there_and_away(provider, network):
+    run(plan_for(network, provider), provider)
+    run(plan_away(provider), provider)
+
+
 def test_every_call_that_the_hypervisor_refuses_is_an_error_of_ours(place, shop):
     wire = Wire()
     with opened(place, wire) as provider:
@@ -386,8 +391,7 @@ def test_every_call_that_the_hypervisor_refuses_is_an_error_of_ours(place, shop)
     for at in range(len(wire.names)):
         with opened(place, Wire(at, refuse("client socket is closed"))) as provider:
             with pytest.raises(ProvisionError, match="client socket is closed"):
-                run(plan_for(shop, provider), provider)
-                run(plan_away(provider), provider)
+                there_and_away(provider, shop)
             run(plan_away(provider), provider)
         assert place.is_empty()
 
@@ -405,7 +409,7 @@ SECRETS = [
 @pytest.mark.parametrize("uri", SECRETS)
 def test_a_hypervisor_that_is_away_is_told_without_what_is_secret_in_its_uri(uri):
     provider = LibvirtProvider(LibvirtSettings(uri=uri), "shop", "1", lambda: 0)
-    with pytest.raises(AdumbraError, match="connecting to|correct ADUMBRA_LIBVIRT_URI") as told:
+    with pytest.raises(AdumbraError, match=r"connecting to|correct ADUMBRA_LIBVIRT_URI") as told:
         provider.__enter__()
     for text in (str(told.value), provider.place, shown(uri)):
         assert "hunter2" not in text
@@ -452,7 +456,7 @@ def test_what_is_asked_of_a_closed_provider_and_of_another_network_is_refused(pl
             provider.usage("blog")
     with pytest.raises(RuntimeError, match="isn't open"):
         provider.actual("shop")
-    with pytest.raises(InputError, match="no such file|No such file"):
+    with pytest.raises(InputError, match="No such file"):
         place.open(user_data=tmp_path / "away")
     (tmp_path / "large").write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(InputError, match="too large for a seed; give cloud-init at most 1 MiB"):

@@ -16,8 +16,9 @@ from typing import Any
 
 from adumbra.schema.errors import ProvisionError
 
-PRIORITY = 49_152
-"""Of the filter that sends what comes out of a machine through its ifb: behind all others, so that mirrors see it first."""
+PRIORITY = 60_000
+"""Of the filter that sends what comes out of a machine through its ifb: behind all others, so that mirrors see it first, also
+behind those whose priority the kernel chooses: 49152, or less."""
 QUEUE_S = 0.05
 """How long a packet waits at most."""
 LEAST_BURST_BYTES = 131_072
@@ -62,8 +63,11 @@ def behind(device: str) -> str:
     return "adi" + device.removeprefix("adt")
 
 
-def commands(device: str, bandwidth_mbps: int, *, hook: bool, ifb: bool) -> tuple[tuple[str, ...], ...]:
-    """What shapes a port to so much each way. hook, ifb: whether those are there already. Pure."""
+def commands(device: str, bandwidth_mbps: int, *, hook: bool, ifb: bool, led: bool) -> tuple[tuple[str, ...], ...]:
+    """What shapes a port to so much each way. Pure.
+
+    hook, ifb, led: whether the hook, the ifb and the filter that leads through it are there already.
+    """
     if not _DEVICE.fullmatch(device) or bandwidth_mbps <= 0:
         raise ValueError(f"{device!r} can't be shaped to {bandwidth_mbps} Mbps")
     other = behind(device)
@@ -76,10 +80,11 @@ def commands(device: str, bandwidth_mbps: int, *, hook: bool, ifb: bool) -> tupl
     made.append(("tc", "qdisc", "replace", "dev", device, "root", *bucket))
     if not hook:
         made.append(("tc", "qdisc", "add", "dev", device, "clsact"))
-    made.append((
-        "tc", "filter", "replace", "dev", device, "ingress", "pref", str(PRIORITY), "handle", "800::800", "protocol", "all",
-        "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", other,
-    ))  # fmt: skip
+    if not led:  # without a handle: others' u32 filters of the same hook have taken the usual ones
+        made.append((
+            "tc", "filter", "add", "dev", device, "ingress", "pref", str(PRIORITY), "protocol", "all",
+            "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", other,
+        ))  # fmt: skip
     return tuple(made)
 
 
@@ -91,25 +96,47 @@ def _bucket(bandwidth_mbps: int) -> tuple[str, ...]:
 def shape(host: Host, device: str, bandwidth_mbps: int) -> None:
     """Shapes a port to so many megabits a second each way. Again is harmless. Raises ProvisionError."""
     hook = any(each.get("kind") in {"clsact", "ingress"} for each in _queues(host, device))
-    ifb = bool(host.tells("ip", "-json", "link", "show", "dev", behind(device)).strip("[]{} \n"))
-    for command in commands(device, bandwidth_mbps, hook=hook, ifb=ifb):
+    ifb, led = _has_ifb(host, device), _leads(host, device)
+    if led is not None and not (led and ifb):  # to an ifb that is no more: all that comes out would be lost
+        _unlead(host, device)
+    for command in commands(device, bandwidth_mbps, hook=hook, ifb=ifb, led=bool(led and ifb)):
         host.run(*command)
 
 
 def shaped_mbps(host: Host, device: str) -> int | None:
     """To how much a port is shaped, where both ways are alike; None where it isn't."""
     rates = [_rate_mbps(_queues(host, each)) for each in (device, behind(device))]
-    redirected = behind(device) in host.tells("tc", "filter", "show", "dev", device, "ingress", "pref", str(PRIORITY))
-    return rates[0] if redirected and rates[0] == rates[1] else None
+    return rates[0] if _leads(host, device) and rates[0] == rates[1] else None
 
 
 def unshape(host: Host, device: str) -> None:
     """Takes away what `shape` made; the rest goes with the port, where it is gone already. Raises ProvisionError."""
-    if any(each.get("kind") == "tbf" for each in _queues(host, device)):
+    if _leads(host, device) is not None:  # first, or what comes out of the machine is lost
+        _unlead(host, device)
+    kinds = {each.get("kind") for each in _queues(host, device)}
+    if "tbf" in kinds:
         host.run("tc", "qdisc", "del", "dev", device, "root")
-        host.tells("tc", "filter", "del", "dev", device, "ingress", "pref", str(PRIORITY))
-    if host.tells("ip", "-json", "link", "show", "dev", behind(device)).strip("[]{} \n"):
+    if _has_ifb(host, device):
         host.run("ip", "link", "del", behind(device))
+    others = any(host.tells("tc", "filter", "show", "dev", device, way).strip() for way in ("ingress", "egress"))
+    if "clsact" in kinds and not others:
+        host.run("tc", "qdisc", "del", "dev", device, "clsact")
+
+
+def _has_ifb(host: Host, device: str) -> bool:
+    return bool(host.tells("ip", "-json", "link", "show", "dev", behind(device)).strip("[]{} \n"))
+
+
+def _leads(host: Host, device: str) -> bool | None:
+    """Whether our filter leads through the ifb; False where that is gone, None where there is no filter of ours."""
+    told = host.tells("tc", "filter", "show", "dev", device, "ingress", "pref", str(PRIORITY))
+    if f"(Egress Redirect to device {behind(device)})" in told:
+        return True
+    return False if "(Egress Redirect to device *)" in told else None
+
+
+def _unlead(host: Host, device: str) -> None:
+    host.run("tc", "filter", "del", "dev", device, "ingress", "pref", str(PRIORITY))
 
 
 def _queues(host: Host, device: str) -> Sequence[dict[str, Any]]:
