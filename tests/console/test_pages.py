@@ -168,6 +168,15 @@ def _choose(user: User, provider: str) -> None:
     chosen.set_value(provider)
 
 
+async def _agree(user: User, words: str) -> None:
+    """Presses a dialog's button, once the dialog is open."""
+    for _ in range(100):
+        if any(each.value for each in user.find(kind=ui.dialog).elements):
+            break
+        await asyncio.sleep(0.05)
+    user.find(kind=ui.button, content=words).click()
+
+
 def test_a_plan_is_made_by_whoever_is_chosen_and_what_fails_is_told_in_its_place(
     lab: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -185,7 +194,7 @@ def test_a_plan_is_made_by_whoever_is_chosen_and_what_fails_is_told_in_its_place
         await user.should_see("A dry run against what stands, by terraform", retries=100)
         user.find(kind=ui.button, content="Activate…").click()
         await user.should_see("by terraform.", retries=50)
-        user.find(kind=ui.button, content="Carry out the plan").click()
+        await _agree(user, "Carry out the plan")
         for _ in range(200):
             if lab.state.jobs.open():
                 break
@@ -211,7 +220,7 @@ def test_what_stands_is_taken_away_by_whoever_made_it(lab: Workspace, monkeypatc
         user.find(kind=ui.button, content="Deactivate…").click()
         await user.should_see("Deactivate lab?", retries=50)
         await user.should_see("nothing to do", retries=50)  # nothing of it stands there
-        user.find(kind=ui.button, content="Take it away").click()
+        await _agree(user, "Take it away")
         for _ in range(200):
             if lab.state.jobs.open():
                 break
