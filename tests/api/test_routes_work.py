@@ -8,6 +8,7 @@ from tests.api.serving import Serving
 from adumbra.client import following
 from adumbra.schema.access import Role
 from adumbra.schema.jobs import JobRecord, JobState
+from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import activations, jobs, uploads
 
 USAGE = b"vm,time,cpu_cores\nweb-1,1700000100,0.5\nweb-1,1700000160,0.6\n"
@@ -114,12 +115,27 @@ def test_a_plan_is_shown_as_a_diff_before_and_after_it_is_carried_out(lived: Ser
     kept = operator.get("/v1/networks/shop/plan").json()
     assert (kept["state"], kept["diff"]) == ("done", drawn["diff"])
     assert all(step["done"] for step in kept["steps"])
+    assert (kept["finished_done"], kept["finished_detail"]) == (drawn["finished_done"], "") == (None, "")  # only a file
     assert operator.get("/v1/networks/shop/plans").json()["items"] == [kept]
     assert operator.post("/v1/networks/shop/plans/dry-run").json()["steps"] == []
     away = operator.post("/v1/networks/shop/plans/dry-run", json={"deactivate": True}).json()
     assert any(line.startswith("- machine web-1 ") for line in away["diff"])
     assert operator.post("/v1/networks/shop/deactivations").json()["kind"] == "deactivate"
     assert operator.get("/v1/networks/shop").json()["state"] == "active"
+
+
+def test_what_the_last_act_came_to_is_shown_beside_the_steps(lived: Serving) -> None:
+    plans, now_ns = lived.workspace.state.plans, lived.server.now()
+    whole = {"network": "shop", "provider": "terraform", "steps": [], "price_per_hour": None, "aim": "active"}
+    number = plans.begin("shop", whole, now_ns, "it began").id
+    plans.record_step(number, 0, {"done": False, "detail": "tofu apply: no credentials"}, now_ns)
+    plans.finish(number, PlanState.FAILED, now_ns, (NetworkState.FAILED, "no credentials"))
+    kept = lived.operator("shop").get(f"/v1/networks/shop/plans/{number}").json()
+    assert (kept["steps"], kept["finished_done"]) == ([], False)
+    assert kept["finished_detail"] == "tofu apply: no credentials"
+    from adumbra.client import records
+
+    assert records.plan(kept).steps[0].outcome == {"done": False, "detail": "tofu apply: no credentials"}
 
 
 def test_what_has_no_profile_is_not_activated(lived: Serving) -> None:

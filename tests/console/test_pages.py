@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import io
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -22,16 +24,17 @@ from tests.console.conftest import PASSWORD
 from tests.service.lab import HOSTILE, SECONDS, SPEC, traffic
 
 from adumbra.api import access as api_access
-from adumbra.console import rights
+from adumbra.console import planner, rights
 from adumbra.console.context import Console, Visitor
 from adumbra.console.guard import COOKIE, Guard
 from adumbra.console.pages import frontier, glance, register, tokens
-from adumbra.console.parts import attach
+from adumbra.console.parts import attach, plan
 from adumbra.schema.access import ActFilter, ActRecord, NewToken, Principal, Role, Through
 from adumbra.schema.errors import AccessError, AdumbraError, ConflictError, ForbiddenError, InputError, NotFoundError, SpecError
 from adumbra.schema.jobs import JobKind, JobState, SourceState
 from adumbra.schema.records import MetricBatch, Origin
-from adumbra.service import access, captures, frontiers
+from adumbra.schema.state import NetworkState, PlanState
+from adumbra.service import access, activations, captures, frontiers
 from adumbra.service.workspace import Workspace
 
 Story = Callable[[User], Awaitable[None]]
@@ -128,8 +131,8 @@ def test_a_network_is_created_from_a_pasted_spec_with_its_problems_by_line(lab: 
 
 
 def test_a_plan_that_waits_is_approved_by_an_administrator(lab: Workspace) -> None:
-    plan = {"network": "lab", "provider": "terraform", "steps": [], "price_per_hour": 9.0, "approval": "it costs <much>"}
-    number = lab.state.plans.ask("lab", plan, time.time_ns(), "it costs <much>").id
+    whole = {"network": "lab", "provider": "terraform", "steps": [], "price_per_hour": 9.0, "approval": "it costs <much>"}
+    number = lab.state.plans.ask("lab", whole, time.time_ns(), "it costs <much>").id
 
     async def onlooker(user: User) -> None:
         await user.open("/networks/lab")
@@ -151,6 +154,120 @@ def test_a_plan_that_waits_is_approved_by_an_administrator(lab: Workspace) -> No
     assert (job.kind, job.asked, job.by) == (JobKind.ACTIVATE, {"provider": "terraform", "plan": number}, "ada")
     lab.state.jobs.finish(job.id, JobState.CANCELLED, time.time_ns())
     lab.state.plans.reject(number, "ada", time.time_ns())
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The URI of a hypervisor that takes a connection, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"qemu+tcp://127.0.0.1:{listening.getsockname()[1]}/system"
+
+
+def _choose(user: User, provider: str) -> None:
+    (chosen,) = [each for each in user.find(kind=ui.select).elements if "terraform" in each.options]
+    chosen.set_value(provider)
+
+
+async def _agree(user: User, words: str) -> None:
+    """Presses a dialog's button, once the dialog is open."""
+    for _ in range(100):
+        if any(each.value for each in user.find(kind=ui.dialog).elements):
+            break
+        await asyncio.sleep(0.05)
+    user.find(kind=ui.button, content=words).click()
+
+
+def test_a_plan_is_made_by_whoever_is_chosen_and_what_fails_is_told_in_its_place(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ADUMBRA_LIBVIRT_URI", "qemu+unix:///system?socket=/nowhere")
+    wrong = "connecting to qemu+unix:///system" if importlib.util.find_spec("libvirt") else "which isn&#x27;t installed"
+
+    async def story(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_see("A dry run against what stands, by terraform", retries=100)
+        await user.should_see(kind=ui.button, content="Activate…", retries=20)
+        _choose(user, "libvirt")
+        await user.should_see(wrong, retries=100)
+        await user.should_not_see(kind=ui.button, content="Activate…")
+        _choose(user, "terraform")
+        await user.should_see("A dry run against what stands, by terraform", retries=100)
+        user.find(kind=ui.button, content="Activate…").click()
+        await user.should_see("by terraform.", retries=50)
+        await _agree(user, "Carry out the plan")
+        for _ in range(200):
+            if lab.state.jobs.open():
+                break
+            await asyncio.sleep(0.05)
+
+    _as(lab, "olga", story)
+    (job,) = lab.state.jobs.open()
+    assert (job.kind, job.asked, job.by) == (JobKind.ACTIVATE, {"provider": "terraform"}, "olga")
+
+
+def test_what_stands_is_taken_away_by_whoever_made_it(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("libvirt")
+    pytest.importorskip("pycdlib")
+    for name, value in (("URI", "test:///default"), ("SHAPING", "none"), ("FIREWALL", "false"), ("SEED", "false")):
+        monkeypatch.setenv(f"ADUMBRA_LIBVIRT_{name}", value)
+    whole = {"network": "lab", "provider": "libvirt", "steps": [], "price_per_hour": None, "aim": "active"}
+    made = lab.state.plans.begin("lab", whole, time.time_ns(), "it began")
+    lab.state.plans.finish(made.id, PlanState.DONE, time.time_ns(), (NetworkState.ACTIVE, "it is done"))
+
+    async def story(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_see("A dry run against what stands, by libvirt", retries=100)
+        user.find(kind=ui.button, content="Deactivate…").click()
+        await user.should_see("Deactivate lab?", retries=50)
+        await user.should_see("nothing to do", retries=50)  # nothing of it stands there
+        await _agree(user, "Take it away")
+        for _ in range(200):
+            if lab.state.jobs.open():
+                break
+            await asyncio.sleep(0.05)
+
+    async def onlooker(user: User) -> None:
+        await user.open("/networks/lab")
+        await user.should_see("A dry run against what stands, by libvirt", retries=100)
+        await user.should_not_see(kind=ui.button, content="Deactivate…")
+
+    _as(lab, "vera", onlooker)
+    _as(lab, "olga", story)
+    (job,) = lab.state.jobs.open()
+    assert (job.kind, job.asked) == (JobKind.DEACTIVATE, {"provider": "libvirt"})
+
+
+def test_a_hypervisor_that_never_answers_keeps_neither_the_page_nor_others_waiting(
+    lab: Workspace, deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("libvirt")
+    monkeypatch.setenv("ADUMBRA_LIBVIRT_URI", deaf)
+    monkeypatch.setattr(plan, "PATIENCE_S", 0.1)
+
+    async def story(user: User) -> None:
+        await user.open("/networks/lab")
+        _choose(user, "libvirt")
+        await user.should_see("hasn’t answered yet", retries=100)
+        lab.state.jobs.add("lab", JobKind.TRAIN, {}, "somebody", time.time_ns())
+        await user.should_see("queued", retries=100)  # the page follows what happens meanwhile
+        done = activations.activate(lab, "lab", "terraform", time.time_ns)  # and so does everybody else
+        assert done.carried_out
+        _choose(user, "terraform")
+        await user.should_see("nothing to do: all stands as it should", retries=100)
+
+    _as(lab, "olga", story)
+
+
+def test_no_more_than_some_wait_for_a_hypervisor(lab: Workspace, deaf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("libvirt")
+    monkeypatch.setenv("ADUMBRA_LIBVIRT_URI", deaf)
+    asking = planner.Planner(lab, time.time_ns)
+    first = [asking.ask(planner.Question("lab", "libvirt", of=number)) for number in range(planner.AT_ONCE)]
+    assert asking.ask(planner.Question("lab", "libvirt", of=0)) is first[0]
+    with pytest.raises(ConflictError, match="libvirt hasn't answered for 3 other plans yet"):
+        asking.ask(planner.Question("lab", "libvirt", of="one more"))
+    assert asking.ask(planner.Question("lab", "terraform")).result(timeout=10).changes
+    assert not any(each.done() for each in first)
 
 
 def test_training_is_queued_and_a_source_attached(lab: Workspace) -> None:

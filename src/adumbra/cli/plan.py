@@ -12,6 +12,8 @@ from adumbra.cli.output import Output, OutputOption, iso, progress_bar, say, sho
 from adumbra.cli.session import uses
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
 
     from adumbra.schema.plans import Plan
@@ -71,14 +73,18 @@ def record_table(record: PlanRecord, plan: Plan) -> RenderableType:
     from adumbra.provision.plan import describe
 
     last = {step.index: step.outcome for step in record.steps}
-    rows = []
-    for number, step in enumerate(plan.steps[:100]):
-        outcome = last.get(number)
-        done = "-" if outcome is None else "done" if outcome["done"] else "failed"
-        rows.append((describe(step), done, str(outcome.get("detail") or "-") if outcome else "-"))
+    rows = [_row(describe(step), last.get(number)) for number, step in enumerate(plan.steps[:100])]
+    if len(plan.steps) in last:
+        rows.append(_row("after the last step", last[len(plan.steps)]))
     caption = f"and {len(plan.steps) - 100} more steps" if len(plan.steps) > 100 else ""
     title = f"plan {record.id} for {record.network} by {plan.provider}: {record.state.value}"
     return table_of(title, ("step", "", "what came of it"), rows, caption, text=frozenset({"what came of it"}))
+
+
+def _row(what: str, outcome: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    if outcome is None:
+        return what, "-", "-"
+    return what, "done" if outcome["done"] else "failed", str(outcome.get("detail") or "-")
 
 
 def _about(record: PlanRecord, plan: Plan) -> list[str]:

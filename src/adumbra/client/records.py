@@ -100,9 +100,10 @@ def plan(answer: Mapping[str, Any]) -> PlanRecord:
     from adumbra.schema.state import PlanRecord, PlanState, StepRecord
 
     created_ns = time_ns(answer["created"])
+    last = {"done": answer.get("finished_done"), "detail": answer.get("finished_detail", "")}
     steps = tuple(
         StepRecord(number, {"done": each["done"], "detail": each["detail"]}, created_ns)
-        for number, each in enumerate(answer["steps"])
+        for number, each in enumerate((*answer["steps"], last))
         if each["done"] is not None
     )
     finished, decided = (None if answer[name] is None else time_ns(answer[name]) for name in ("finished", "decided"))

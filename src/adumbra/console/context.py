@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import Request
 
 from adumbra.console.looks import Looks
+from adumbra.console.planner import Planner
 from adumbra.schema.access import Principal
 from adumbra.service import access
 from adumbra.service.previews import Previews
@@ -36,10 +37,12 @@ class Console:
     captures: Path | None = None
     previews: Previews = field(init=False)
     looks: Looks = field(init=False)
+    planner: Planner = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "previews", Previews(self.workspace))
         object.__setattr__(self, "looks", Looks(self.workspace, self.now))
+        object.__setattr__(self, "planner", Planner(self.workspace, self.now))
 
 
 @dataclass(frozen=True, slots=True)

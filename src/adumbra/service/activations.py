@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from adumbra.provision.execute import execute
 from adumbra.provision.protocol import Provider
 from adumbra.schema.errors import AdumbraError, ConflictError, StoreError
 from adumbra.schema.jobs import JobKind, JobState
-from adumbra.schema.plans import PROVIDERS, Plan, StepOutcome
+from adumbra.schema.plans import Plan, StepOutcome
 from adumbra.schema.state import NetworkState, PlanRecord, PlanState
 from adumbra.service import handover, networks, planning
-from adumbra.service.providers import active_provider, check_provider, provider_of
+from adumbra.service.providers import check_provider, provider_of, usual_provider
 from adumbra.service.workspace import Workspace
 
 
@@ -61,7 +61,7 @@ def activate(
     check_provider(provider_name)
     networks.get(workspace, name)
     planning.profile_of(workspace, name)
-    with one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
+    with _turn(workspace, name, dry_run), provider_of(workspace, provider_name, name) as provider:
         plan = planning.activation(workspace, name, provider)
         if dry_run:
             return Activation(plan, carried_out=False, place=provider.place)
@@ -84,9 +84,9 @@ def deactivate(
     Raises InputError where no such provider, ProvisionError where a step fails.
     """
     networks.get(workspace, name)
-    provider_name = provider_name or active_provider(workspace, name) or PROVIDERS[0]
+    provider_name = provider_name or usual_provider(workspace, name)
     check_provider(provider_name)
-    with one_at_a_time(workspace, name), provider_of(workspace, provider_name, name) as provider:
+    with _turn(workspace, name, dry_run), provider_of(workspace, provider_name, name) as provider:
         plan = planning.deactivation(workspace, name, provider)
         told: tuple[str, ...] = ()
         if not dry_run:
@@ -202,6 +202,11 @@ def _move_mirrors(
         return (f"the mirrors of {name} stay as they are ({error.what}): run `adumbra mirror handover {name}`",)
     seen = f"the shadow sees what passes the ports of {len(done.ports)} VMs, at {done.observe or done.sink}"
     return (*((seen,) if done.ports else ()), *done.told)
+
+
+def _turn(workspace: Workspace, network: str, dry_run: bool) -> AbstractContextManager[None]:
+    """The network's lock for those who act. A dry run, which may wait long for its provider, keeps nobody from acting."""
+    return nullcontext() if dry_run else one_at_a_time(workspace, network)
 
 
 @contextmanager

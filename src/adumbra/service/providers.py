@@ -55,3 +55,8 @@ def active_provider(workspace: Workspace, network: str) -> str | None:
     """By whom the network was activated last, or began to be; None where that never was."""
     newest = workspace.state.plans.newest(network, [state for state in PlanState if state.carried_out])
     return str(newest.plan["provider"]) if newest is not None else None
+
+
+def usual_provider(workspace: Workspace, network: str) -> str:
+    """Who is meant where nobody says who: by whom the network was activated last, else the first there is."""
+    return active_provider(workspace, network) or PROVIDERS[0]

@@ -28,10 +28,10 @@ from adumbra.provision.changes import changes, lines
 from adumbra.schema.access import Role
 from adumbra.schema.errors import ConflictError
 from adumbra.schema.jobs import JobKind
-from adumbra.schema.plans import PROVIDERS, Plan, Step
+from adumbra.schema.plans import Plan, Step
 from adumbra.schema.state import PlanRecord, StepRecord
 from adumbra.service import activations, approvals, rollbacks
-from adumbra.service.providers import active_provider
+from adumbra.service.providers import usual_provider
 
 router = APIRouter(prefix="/networks/{name}", tags=["plans"])
 
@@ -61,7 +61,7 @@ def dry_run(name: NetworkName, at: At, who: Viewer, asked: DryRunAsked | None = 
     elif given.deactivate:
         found = activations.deactivate(at.workspace, name, given.provider, at.now, dry_run=True)
     else:
-        provider = given.provider or active_provider(at.workspace, name) or PROVIDERS[0]
+        provider = given.provider or usual_provider(at.workspace, name)
         found = activations.activate(at.workspace, name, provider, at.now, dry_run=True)
     return DryPlanOut.model_validate(_plan(found.plan, {}) | {"plan": found.plan.to_dict(), "place": found.place})
 
@@ -125,16 +125,23 @@ def _kept(record: PlanRecord) -> KeptPlanOut:
 
 
 def _plan(plan: Plan, last: dict[int, StepRecord]) -> dict[str, Any]:
+    done, detail = _came_to(last.get(len(plan.steps)))
     return {
         "network": plan.network, "provider": plan.provider, "price_per_hour": plan.price_per_hour,
         "price_before_per_hour": plan.price_before_per_hour, "approval": plan.approval, "notes": plan.notes,
         "steps": [_step(step, last.get(number)) for number, step in enumerate(plan.steps)], "diff": list(lines(plan)),
+        "finished_done": done, "finished_detail": detail,
     }  # fmt: skip
 
 
 def _step(step: Step, last: StepRecord | None) -> StepOut:
-    done, detail = (None, "") if last is None else (bool(last.outcome["done"]), str(last.outcome.get("detail", "")))
+    done, detail = _came_to(last)
     return StepOut(
         act=step.act, kind=step.item.kind, name=step.item.name, interrupts=step.interrupts,
         changes=[SettingChangeOut.model_validate(each) for each in changes(step)], done=done, detail=detail,
     )  # fmt: skip
+
+
+def _came_to(last: StepRecord | None) -> tuple[bool | None, str]:
+    """Whether an act was carried out, None where it wasn't tried; and what its last attempt came to."""
+    return (None, "") if last is None else (bool(last.outcome["done"]), str(last.outcome.get("detail", "")))

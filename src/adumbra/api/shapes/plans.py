@@ -74,6 +74,10 @@ class PlanOut(Answer):
     diff: list[str] = Field(
         description="The same as lines: + makes, ~ changes, -/+ makes anew, - takes away.", examples=[["+ machine web-1"]]
     )
+    finished_done: bool | None = Field(
+        default=None, description="Whether the last act, after all steps, was carried out; null: not tried, or there is none."
+    )
+    finished_detail: str = Field(default="", description="What that came to, such as what tofu or terraform applied.")
 
 
 class DryPlanOut(PlanOut):

@@ -12,22 +12,20 @@ from adumbra.console.parts.attach import Sources
 from adumbra.console.parts.curves import Curves
 from adumbra.console.parts.lives import lives_table
 from adumbra.console.parts.markup import Column, bullets, details, e, state_chip, table
+from adumbra.console.parts.plan import PlanPart
 from adumbra.console.parts.sizes import overview_facts, sizes_table
 from adumbra.console.parts.sliders import WhatIf, queue
-from adumbra.console.parts.told import diff_list, events_list, job_line
+from adumbra.console.parts.told import events_list, job_line
 from adumbra.console.rights import allowed, change, may
 from adumbra.schema.access import Role
 from adumbra.schema.errors import AdumbraError, TooLittleDataError
 from adumbra.schema.jobs import JobKind
 from adumbra.schema.spec import spec_to_dict
-from adumbra.schema.state import PlanRecord, PlanState
 from adumbra.schema.units import format_duration, format_number, format_share, format_time
-from adumbra.service import activations, approvals, live, networks
+from adumbra.service import live, networks
 from adumbra.service.pictures.loads import Loads
 from adumbra.service.pictures.networks import STATES, Overview, Working, overview
-from adumbra.service.pictures.plans import diff
 from adumbra.service.pictures.topology import sentences, svg, topology
-from adumbra.service.workspace import Workspace
 
 REFRESH_S = 2.0
 COMPARE_NS = 10 * 10**9
@@ -64,9 +62,7 @@ class NetworkPage:
     def __init__(self, visitor: Visitor, found: Overview) -> None:
         self._visitor, self._found = visitor, found
         self._curves, self._whatif = Curves(visitor, found), WhatIf(visitor, found)
-        self._sources = Sources(visitor, found.name)
-        self._planned: tuple[object, ...] = ()
-        self._waiting: PlanRecord | None = None
+        self._plan, self._sources = PlanPart(visitor, found, self.refresh), Sources(visitor, found.name)
         self._seen: Seen | None = None
         self._compared_ns = -COMPARE_NS
 
@@ -85,7 +81,7 @@ class NetworkPage:
         with frame.section("Live: predicted and measured", "live"):
             self._live = frame.Shown(f'<p class="dim">{_NOT_LIVE}</p>')
         self._whatif.build()
-        self._plan_part()
+        await self._plan.build()
         self._sources.build()
         with frame.section("Events", "events"):
             self._events = frame.Shown()
@@ -101,18 +97,6 @@ class NetworkPage:
             self._size = ui.button("Size the VMs", on_click=lambda: self._queue(JobKind.PROFILE, {})).props("outline")
             ui.button("Change the description…", on_click=self._describe).props("flat")
 
-    def _plan_part(self) -> None:
-        with frame.section("The plan: what activating would change", "plan"):
-            self._plan = frame.Shown()
-            self._waits = frame.Shown(live=True)
-            with ui.element("div").classes("row"):
-                self._approve = ui.button("Approve it", on_click=self._approved).props("unelevated")
-                self._reject = ui.button("Reject it", on_click=self._rejected).props("flat")
-            for button in (self._approve, self._reject):
-                button.set_visibility(False)
-            self._activate = ui.button("Activate…", on_click=self._confirm).props("outline")
-            self._activate.set_visibility(False)
-
     async def refresh(self) -> None:
         """Looks again at everything, and sends what changed."""
         seen = await self._look_again()
@@ -123,7 +107,7 @@ class NetworkPage:
             part.follow(seen.overview)
             await part.refresh()
         await self._compare()
-        await self._replan()
+        await self._replan(seen)
 
     async def _compare(self) -> None:
         """What was predicted against what is measured, as soon as anything is, and not at every look."""
@@ -171,76 +155,14 @@ class NetworkPage:
         self._events.show(events_list(seen.events))
         return seen
 
-    async def _replan(self) -> None:
-        found = self._found
-        events = self._seen.events if self._seen is not None else ()
-        decided = max((each.id for each in events if each.kind.startswith(("plan.", "policy."))), default=0)
-        known = (found.profiled_ns, found.version, found.state, decided)
-        if known == self._planned:
-            return
-        self._planned = known
-        await self._look_who_waits()
-        workspace, now = self._visitor.console.workspace, self._visitor.console.now
-        if found.profile is None:
-            self._plan.show('<p class="dim">There is no profile yet: size the VMs first.</p>')
-            return
-
-        def plan() -> str:
-            try:
-                made = activations.activate(workspace, found.name, "terraform", now, dry_run=True)
-            except AdumbraError as error:
-                return frame.problem(error)
-            about = '<p class="dim">A dry run against what stands, by Terraform: nothing is touched.</p>'
-            return about + diff_list(diff(made.plan))
-
-        told = await frame.asked(plan)
-        if told is not None:
-            self._plan.show(told)
-            self._activate.set_visibility("<ol" in told and may(self._visitor.who, Role.OPERATOR, found.name))
-
-    async def _look_who_waits(self) -> None:
-        """Tells of the plan that waits for approval, if one does, and offers to decide on it to whoever may."""
-        visitor, name = self._visitor, self._found.name
-        told = await frame.asked(lambda: waiting(visitor.console.workspace, name))
-        self._waiting, words = told if told is not None else (None, "")
-        self._waits.show(words)
-        self._approve.set_visibility(self._waiting is not None and may(visitor.who, Role.ADMIN, name))
-        self._reject.set_visibility(self._waiting is not None and may(visitor.who, Role.OPERATOR, name))
-
-    async def _approved(self) -> None:
-        plan, visitor, name = self._waiting, self._visitor, self._found.name
-        if plan is not None:
-            asked: dict[str, object] = {"provider": plan.plan["provider"], "plan": plan.id}
-            if await frame.asked(lambda: queue(visitor, name, JobKind.ACTIVATE, asked, Role.ADMIN)) is not None:
-                frame.said(f"Plan {plan.id} is approved, and queued.")
-                await self.refresh()
-
-    async def _rejected(self) -> None:
-        plan = self._waiting
-        if plan is not None and await frame.asked(lambda: rejected(self._visitor, plan)) is not None:
-            await self.refresh()
+    async def _replan(self, seen: Seen) -> None:
+        decided = max((each.id for each in seen.events if each.kind.startswith(("plan.", "policy."))), default=0)
+        await self._plan.refresh(seen.overview, decided)
 
     async def _queue(self, kind: JobKind, asked: dict[str, object]) -> None:
         if await frame.asked(lambda: queue(self._visitor, self._found.name, kind, asked)) is not None:
             frame.said({JobKind.TRAIN: "Training is queued.", JobKind.PROFILE: "Sizing is queued."}.get(kind, "It is queued."))
             await self.refresh()
-
-    def _confirm(self) -> None:
-        name = self._found.name
-        with ui.dialog() as dialog, ui.card().props(f'role="alertdialog" aria-label="Activate {e(name)}?"'):
-            ui.html(
-                f"<h2>Activate {e(name)}?</h2><p>The server carries out the plan above.</p>",
-                sanitize=False,
-            )
-            with ui.element("div").classes("row"):
-                ui.button("Carry out the plan", on_click=lambda: dialog.submit(True)).props("unelevated")
-                ui.button("Leave it", on_click=lambda: dialog.submit(False)).props("flat autofocus")
-
-        async def ask() -> None:
-            if await dialog:
-                await self._queue(JobKind.ACTIVATE, {"provider": "terraform"})
-
-        ui.timer(0, ask, once=True)
 
     async def _describe(self) -> None:
         from adumbra.console.pages.glance import checked
@@ -274,24 +196,6 @@ class NetworkPage:
                 ui.button("Put it in place", on_click=put).props("unelevated")
                 ui.button("Leave it", on_click=dialog.close).props("flat")
         dialog.open()
-
-
-def waiting(workspace: Workspace, name: str) -> tuple[PlanRecord | None, str]:
-    """The plan of a network that waits for approval, and a paragraph on it; "" where none does."""
-    found = workspace.state.plans.newest(name, (PlanState.AWAITING,))
-    if found is None:
-        return None, ""
-    return found, f'<p class="stops">Plan {found.id} waits for approval: {e(str(found.plan.get("approval", "")))}.</p>'
-
-
-def rejected(visitor: Visitor, plan: PlanRecord) -> PlanRecord:
-    """Rejects a plan that waits, in the log. Raises ConflictError where it doesn't any more, ForbiddenError."""
-    console = visitor.console
-    return change(
-        visitor, "reject plan", Role.OPERATOR, plan.network,
-        lambda: approvals.reject(console.workspace, plan.network, plan.id, visitor.who.name, console.now),
-        asked={"plan": plan.id}, after=lambda made: {"state": made.state.value},
-    )  # fmt: skip
 
 
 def redescribe(visitor: Visitor, name: str, text: str, was: int) -> int:

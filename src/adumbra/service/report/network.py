@@ -25,6 +25,7 @@ from adumbra.service.pictures.networks import Observed, Overview, Size, VmSizes,
 from adumbra.service.pictures.plans import Diff, diff
 from adumbra.service.pictures.topology import svg, topology
 from adumbra.service.pictures.words import MEANS, NAMES, NONE, Mark, amount, dollars, month, percent_change, short_duration
+from adumbra.service.providers import usual_provider
 from adumbra.service.workspace import Workspace
 
 MAX_CHARTED = 60
@@ -107,7 +108,8 @@ def _plan(workspace: Workspace, seen: Overview, now: Callable[[], int]) -> tuple
     if seen.profile is None:
         return None, "There are no sizes yet."
     try:
-        return diff(activations.activate(workspace, seen.name, "terraform", now, dry_run=True).plan), ""
+        by = usual_provider(workspace, seen.name)
+        return diff(activations.activate(workspace, seen.name, by, now, dry_run=True).plan), ""
     except AdumbraError as error:
         return None, str(error)
 
