@@ -12,20 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.service.profiled_lab import profiled
+from tests.service.profiled_lab import SPEC, opened_lab, profiled, state_of
 
 from adumbra.schema.errors import ConflictError, InputError, ProvisionError
 from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import activations, networks, recovery
 from adumbra.service.workspace import Workspace
-
-SPEC = """\
-name: lab
-cidrs: [10.9.0.0/16]
-subnets: [{name: a, cidr: 10.9.1.0/24}]
-links: [{between: [a, internet], rtt: 20ms, bandwidth: 1Gbps}]
-vms: [{name: web, count: 2, subnet: a, type: m7i.large, ports: [80]}]
-"""
 
 
 @pytest.fixture
@@ -35,14 +27,8 @@ def clock() -> Iterator[int]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, clock: Iterator[int]) -> Iterator[Workspace]:
-    with Workspace(tmp_path) as opened:
-        networks.create(opened, SPEC, "lab.yaml", next(clock))
-        opened.state.save_profile("lab", profiled().to_dict(), next(clock))
+    with opened_lab(tmp_path, clock) as opened:
         yield opened
-
-
-def state_of(workspace: Workspace) -> NetworkState:
-    return workspace.state.network("lab").state
 
 
 def test_a_dry_run_touches_nothing(workspace, clock, tmp_path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.service.profiled_lab import profiled
+from tests.service.profiled_lab import SPEC, opened_lab, profiled, state_of
 
 from adumbra.provision.terraform import TerraformProvider
 from adumbra.schema.errors import ConflictError, InputError, NotFoundError, PreconditionError, ProvisionError, SpecError
@@ -23,13 +23,6 @@ from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service import activations, approvals, networks, policies, recovery, rollbacks
 from adumbra.service.workspace import Workspace
 
-SPEC = """\
-name: lab
-cidrs: [10.9.0.0/16]
-subnets: [{name: a, cidr: 10.9.1.0/24}]
-links: [{between: [a, internet], rtt: 20ms, bandwidth: 1Gbps}]
-vms: [{name: web, count: 2, subnet: a, type: m7i.large, ports: [80]}]
-"""
 LIMIT = "approval: {above: $0.1/h}"  # two m7i.large cost more
 NOW_NS = 1_700_000_000_000_000_000
 
@@ -41,14 +34,8 @@ def clock() -> Iterator[int]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, clock: Iterator[int]) -> Iterator[Workspace]:
-    with Workspace(tmp_path) as opened:
-        networks.create(opened, SPEC, "lab.yaml", next(clock))
-        opened.state.save_profile("lab", profiled().to_dict(), next(clock))
+    with opened_lab(tmp_path, clock) as opened:
         yield opened
-
-
-def state_of(workspace: Workspace) -> NetworkState:
-    return workspace.state.network("lab").state
 
 
 def events(workspace: Workspace) -> list[str]:

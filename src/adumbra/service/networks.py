@@ -18,6 +18,7 @@ from adumbra.schema.spec import NetworkSpec, Vm, expand_vms, parse_spec, spec_to
 from adumbra.schema.state import NetworkRecord, NetworkState
 from adumbra.schema.yamllines import Location
 from adumbra.service import captures, mirrors
+from adumbra.service.texts import read_text
 from adumbra.service.workspace import Workspace
 
 MAX_SPEC_BYTES = 16 * 1024 * 1024
@@ -42,11 +43,7 @@ class Network:
 def read_spec(path: Path) -> str:
     """The text of a spec file. Raises InputError where it can't be read or can't be one."""
     try:
-        if path.stat().st_size > MAX_SPEC_BYTES:
-            raise InputError(f"{path} is too large to be a spec", "a spec is a few pages of YAML or JSON")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror})", "give the path of a spec in YAML or JSON") from None
+        return read_text(path, "a spec", "a few pages", MAX_SPEC_BYTES)
     except UnicodeDecodeError:
         raise SpecError([f"{path}:1: this is not text in UTF-8; write the spec as YAML or JSON"]) from None
 

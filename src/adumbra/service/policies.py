@@ -22,6 +22,7 @@ from adumbra.schema.state import PolicyRecord
 from adumbra.schema.yamllines import Location
 from adumbra.service import networks
 from adumbra.service.charts import Wanted, fitting_step_s
+from adumbra.service.texts import read_text
 from adumbra.service.workspace import Workspace
 
 MAX_BYTES = 1024 * 1024
@@ -44,11 +45,7 @@ class KeptPolicy:
 def read_file(path: Path) -> str:
     """The text of a policy file. Raises InputError where it can't be read or can't be one."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is too large to be a policy", "a policy is a page of YAML or JSON")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror})", "give the path of a policy in YAML or JSON") from None
+        return read_text(path, "a policy", "a page", MAX_BYTES)
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text in UTF-8", "write the policy as YAML or JSON") from None
 
