@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.service.profiled_lab import profiled
@@ -187,7 +188,7 @@ def _resized(lab: Lab, **sizes: float) -> None:
     told = profiled(("web", "v6")).to_dict()
     for vm in told["vms"]:
         vm |= {"cpu_cores": 1, "memory_gb": 0.25, "storage_gb": 1, "bandwidth_mbps": 50}
-    told["vms"][0] |= sizes
+    told["vms"][0].update(sizes)
     code = MADE.replace('    networks.create(workspace, sys.argv[1], "lab.yaml", time.time_ns())\n', "")
     assert _python(lab, code, "", json.dumps(told)) == 0
     lab.adumbra("activate", "lab", "--provider", "libvirt")
@@ -216,31 +217,33 @@ def test_both_ip_versions_names_the_way_out_and_sizes_that_change_live() -> None
             command = lab.hypervisor.inside("wget", "-q", "-T", "5", "-t", "1", "-O", "-", url)
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-        until_s = time.monotonic() + 90
-        while not (beside("http://10.9.1.20/") or beside("http://10.9.1.10/cgi-bin/facts")) and time.monotonic() < until_s:
-            time.sleep(0.5)
-        assert beside("http://10.9.1.20/cgi-bin/facts"), "its second address"
-        six = json.loads(beside("http://[fd00:9:0:6::10]/cgi-bin/facts"))
+        def facts(address: str) -> dict[str, Any]:
+            """What a guest says of itself, once it answers."""
+            until_s = time.monotonic() + 90
+            while not (said := beside(f"http://{address}/cgi-bin/facts")) and time.monotonic() < until_s:
+                time.sleep(0.5)
+            assert said, f"{address} never answered"
+            return dict(json.loads(said))
+
+        assert facts("10.9.1.10")["hostname"] == facts("10.9.1.20")["hostname"] == "web", "both of its addresses"
+        six = facts("[fd00:9:0:6::10]")
         assert "fd00:9:0:6::10/64" in six["addresses"].split()
         assert "fd00:9:0:6::10" in beside("http://10.9.1.10/cgi-bin/named?v6").split()
         assert beside(f"http://10.9.1.10/cgi-bin/reach?{demo_libvirt.OUTSIDE}:8000") == demo_libvirt.INSIDE, "by NAT"
         booted = lab.hypervisor.virsh("domid", "adumbra-lab-web")
 
         _resized(lab, cpu_cores=2, memory_gb=0.375, storage_gb=2, bandwidth_mbps=20)
-        assert _until(lambda: json.loads(beside("http://10.9.1.10/cgi-bin/facts"))["cores"], 2) == 2
-        grown = json.loads(beside("http://10.9.1.10/cgi-bin/facts"))
+        assert _until(lambda: facts("10.9.1.10")["cores"], 2) == 2
+        grown = facts("10.9.1.10")
         assert grown["disk_bytes"] == 2 * GIB
         domain = _until(lambda: lab.hypervisor.virsh("dominfo", "adumbra-lab-web").count("393216 KiB"), 1)
         assert domain == 1
         _resized(lab, storage_gb=2)
-        assert _until(lambda: json.loads(beside("http://10.9.1.10/cgi-bin/facts"))["cores"], 1) == 1
+        assert _until(lambda: facts("10.9.1.10")["cores"], 1) == 1
         assert lab.hypervisor.virsh("domid", "adumbra-lab-web") == booted, "it ran all the while"
 
         _resized(lab, cpu_cores=4, storage_gb=2)
         assert lab.hypervisor.virsh("domid", "adumbra-lab-web") != booted, "beyond its head-room it is started anew"
-        until_s = time.monotonic() + 90
-        while not beside("http://10.9.1.10/cgi-bin/facts") and time.monotonic() < until_s:
-            time.sleep(0.5)
-        assert json.loads(beside("http://10.9.1.10/cgi-bin/facts"))["cores"] == 4
+        assert facts("10.9.1.10")["cores"] == 4
         lab.adumbra("deactivate", "lab")
         assert lab.standing() == empty
