@@ -61,7 +61,7 @@ def main() -> None:
     in_child(acts[other])
     assert stands(home) == begun != ended
     step = max(1, total // most)
-    for fatal in sorted({*range(0, total, step), *range(4), *range(total - 3, total)} & set(range(total))):
+    for fatal in sorted({*range(0, total, step), 1, total - 2, total - 1} & set(range(total))):
         killed, _ = in_child(lambda at=fatal: doing(at))
         _, (told, _) = in_child(lambda: recover(home))
         left = stands(home)

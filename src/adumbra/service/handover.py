@@ -208,7 +208,7 @@ def _usable(work: _Work, ports: Iterable[LivePort]) -> tuple[LivePort, ...]:
     """The ports that can be mirrored here, each device once; the others are told."""
     there = {device.name: device for device in work.host.devices()}
     usable: dict[str, LivePort] = {}
-    for port in ports:
+    for port in sorted(ports, key=lambda port: (port.vm, port.device)):
         if port.vm not in work.about.vms:
             work.told.append(f"{port.device} is the port of {port.vm}, which is no VM of {work.name}, and isn't mirrored")
         elif port.device not in there:

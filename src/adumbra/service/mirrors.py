@@ -393,7 +393,8 @@ def statuses(
         else:
             look = mirror.look(plan, host)
         if look.standing is Standing.STANDS and not _is_about(plan.spec, known[record.network]):
-            look = replace(look, standing=Standing.CHANGED, detail="the network's prefixes are others now; install it again")
+            again = "hand over again" if plan.spec.vm else "install it again"
+            look = replace(look, standing=Standing.CHANGED, detail=f"the network's prefixes are others now; {again}")
         if record.state is not MirrorState.INSTALLED and look.standing is Standing.STANDS:
             look = replace(look, standing=Standing.CHANGED, detail=f"it is {record.state.value}")
         found.append(Status(record, plan, look))
