@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from tests.netns.spaces import Spaces, needs
 from tests.provision.hypervisor_places import URI, HypervisorPlace, libvirt
 from tests.provision.test_provider_contract import Crash, changed, plan_away, plan_for, run, stands
 
@@ -12,6 +13,9 @@ from adumbra.provision.execute import execute
 from adumbra.provision.libvirt import LibvirtProvider
 from adumbra.provision.libvirt_connection import host_of, shown
 from adumbra.provision.libvirt_rules import Names
+from adumbra.provision.libvirt_shaping import Host
+from adumbra.provision.libvirt_things import Subnets, masters_of
+from adumbra.provision.protocol import Effect
 from adumbra.schema.errors import AdumbraError, InputError, ProvisionError
 from adumbra.schema.plans import Act, Kind
 from adumbra.settings import LibvirtSettings
@@ -494,4 +498,26 @@ def test_machines_ports_are_named_where_the_hypervisor_is_here(standing):
         }
         assert all(len(port.device) <= 15 for port in ports)
         assert {step.act for step in plan_away(provider).steps} == {Act.DELETE}
+        run(plan_away(provider), provider)
+
+
+@pytest.mark.root
+@needs()
+def test_a_machine_whose_bridge_was_made_anew_is_put_back_on_it(standing):
+    """As it is when we die between making a network anew and joining its machines to it, or somebody restarts it by hand."""
+    with opened(standing) as provider, Spaces("hypervisor") as net, net.inside("hypervisor"):
+        room = Subnets(provider._rooms.connection, NAMES, Host())
+        before = {each.item.name: each.item for each in room.all()}
+        web, bridge = before["web"], before["web"].settings["bridge"]
+        ports = sorted(NAMES.device("adt", name) for name in ("web-1", "web-2"))
+        for port in ports:
+            net.run("hypervisor", "ip", "tuntap", "add", port, "mode", "tap")
+        net.bridge("hypervisor", bridge, ports[:1])
+        seen = {each.item.name: each.item for each in room.all()}
+        assert seen["web"].settings == {**web.settings, "apart": ports[1:]}
+        assert seen["data"] == before["data"]  # its machine's port is nowhere to be seen, which is nothing to mend
+        assert provider.rules.change(seen["web"], web).effect is Effect.LIVE
+        room.make(web)
+        assert {port: masters_of(Host())[port] for port in ports} == dict.fromkeys(ports, bridge)
+        assert {each.item.name: each.item for each in room.all()} == before
         run(plan_away(provider), provider)

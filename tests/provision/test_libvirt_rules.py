@@ -15,7 +15,7 @@ from adumbra.schema.errors import InputError
 from adumbra.schema.plans import Item, Kind
 
 RULES = LibvirtRules(Names("1", "shop"))
-QUICK = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 
 
 def spec(cidrs="[10.0.0.0/16]", subnet="10.0.1.0/24", addresses="", ports=""):

@@ -22,7 +22,7 @@ NAMES = Names("owner <&\"'> 1", "shop")
 RULES = LibvirtRules(NAMES)
 TCG = Hardware(accelerated=False, arch="x86_64", machine="q35")
 KVM = Hardware(True, "aarch64", "virt", "/boot/k <&>", "/boot/initrd", 'console=ttyS0 root="/dev/vda" a<b&c', seeded=False)
-QUICK = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 
 
 def of_kind(desired, kind, choices=None):
@@ -102,7 +102,7 @@ def test_a_domain_is_read_as_it_was_rendered(hardware, filtered, networks):
     tried()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(1, 10_000_000))
 def test_limits_are_read_as_they_were_set(bandwidth):
     told = libvirt_xml.limits(bandwidth)
@@ -112,7 +112,7 @@ def test_limits_are_read_as_they_were_set(bandwidth):
     assert told["inbound.average"] * 1024 * 8 >= bandwidth * 1e6
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.text(), st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
 def test_marks_in_names_and_settings_are_escaped(owner, name, given_):
     tag = Tag(xml_text(owner), Item(Kind.MACHINE, xml_text(name), given_))
@@ -163,13 +163,13 @@ def test_what_carries_no_tag_of_ours_is_not_ours(xml):
     assert libvirt_xml.read_tag(xml) is None
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.one_of(st.text(), st.binary().map(lambda some: some.decode("latin-1")), st.text().map("<domain>{}".format)))
 def test_no_text_is_a_crash(text):
     assert libvirt_xml.read_tag(text) is None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_our_own_document_cut_or_written_over_is_no_crash(data):
     text = tagged(text=json.dumps({"network": "shop", "addresses": ["10.0.0.1"]}))

@@ -5,6 +5,7 @@ Each kind is found by our tag or UUID, made to be as its item says, and taken aw
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,14 +118,18 @@ class Subnets:
     def all(self) -> Sequence[Found]:
         with self.connection.doing("listing networks"):
             networks = self.connection.virt.listAllNetworks()
-        found = []
+        found, masters, ports = [], masters_of(self.host), self._ports()
         for network in networks:
             with self.connection.doing(f"reading the network {network.name()}"):
                 config = self.connection.kept(network.XMLDesc, self.connection.library.VIR_NETWORK_XML_INACTIVE)
                 live, active = network.XMLDesc(0), bool(network.isActive())
             tag = libvirt_xml.read_tag(config)
             if tag is not None and libvirt_xml.is_ours(tag, self.names, Kind.SUBNET, network.UUIDString()):
-                found.append(Found(_standing(tag.item, live, active), tag.item.settings))
+                standing = _standing(tag.item, live, active)
+                apart = [port for port in ports.get(tag.item.name, ()) if masters.get(port, "") != tag.item.settings["bridge"]]
+                if active and any(port in masters for port in apart):
+                    standing = Item(standing.kind, standing.name, {**standing.settings, "apart": sorted(apart)})
+                found.append(Found(standing, tag.item.settings))
         return found
 
     def make(self, item: Item) -> None:
@@ -140,7 +145,7 @@ class Subnets:
                 self._adjust(network, item)
             else:
                 network.create()
-                self._join(item)
+            self._join(item)
             network.setAutostart(1)
 
     def remove(self, item: Item) -> None:
@@ -175,14 +180,37 @@ class Subnets:
                     network.update(command, section, -1, text, library.VIR_NETWORK_UPDATE_AFFECT_LIVE)
 
     def _join(self, item: Item) -> None:
-        """Puts the ports of running machines back on a bridge that was made anew."""
+        """Puts the ports of running machines back on a bridge that was made anew, by us or by somebody's hand."""
+        masters = masters_of(self.host)
+        for port in self._ports().get(item.name, ()):
+            if self.host is not None and port in masters and masters[port] != item.settings["bridge"]:
+                self.host.run("ip", "link", "set", port, "master", item.settings["bridge"])
+
+    def _ports(self) -> dict[str, list[str]]:
+        """The ports of running machines by subnet; none where there is no host to look at them."""
         if self.host is None:
-            return
-        for domain in self.connection.virt.listAllDomains(self.connection.library.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-            tag = libvirt_xml.read_tag(domain.XMLDesc(0))
-            ours = tag is not None and tag.owner == self.names.owner and tag.item.settings.get("subnet") == item.name
-            if tag is not None and ours:
-                self.host.run("ip", "link", "set", tag.item.settings["device"], "master", item.settings["bridge"])
+            return {}
+        with self.connection.doing("listing running domains"):
+            domains = self.connection.virt.listAllDomains(self.connection.library.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        ports: dict[str, list[str]] = {}
+        for domain in domains:
+            live = self.connection.find(lambda: domain.XMLDesc(0))  # noqa: B023
+            tag = None if live is None else libvirt_xml.read_tag(live)
+            if live is None or tag is None or not libvirt_xml.is_ours(tag, self.names, Kind.MACHINE, domain.UUIDString()):
+                continue
+            if device := libvirt_xml.read_domain(live).get("device"):
+                ports.setdefault(str(tag.item.settings.get("subnet")), []).append(device)
+        return ports
+
+
+def masters_of(host: Host | None) -> dict[str, str]:
+    """The devices of a hypervisor, each with the bridge that it is a port of, "" for none; none where there is no host."""
+    told = "" if host is None else host.tells("ip", "-json", "link", "show")
+    try:
+        links = json.loads(told or "[]")
+    except ValueError:
+        return {}
+    return {str(link["ifname"]): str(link.get("master", "")) for link in links if "ifname" in link}
 
 
 def _standing(item: Item, live: str, active: bool) -> Item:
