@@ -229,7 +229,7 @@ def test_both_ip_versions_names_the_way_out_and_sizes_that_change_live() -> None
         six = facts("[fd00:9:0:6::10]")
         assert "fd00:9:0:6::10/64" in six["addresses"].split()
         assert "fd00:9:0:6::10" in beside("http://10.9.1.10/cgi-bin/named?v6").split()
-        assert beside(f"http://10.9.1.10/cgi-bin/reach?{demo_libvirt.OUTSIDE}:8000") == demo_libvirt.INSIDE, "by NAT"
+        assert beside(f"http://10.9.1.10/cgi-bin/reach?{demo_libvirt.OUTSIDE},8000") == demo_libvirt.INSIDE, "by NAT"
         booted = lab.hypervisor.virsh("domid", "adumbra-lab-web")
 
         _resized(lab, cpu_cores=2, memory_gb=0.375, storage_gb=2, bandwidth_mbps=20)
