@@ -40,6 +40,14 @@ def test_a_dry_run_touches_nothing(workspace, clock, tmp_path) -> None:
     assert state_of(workspace) is NetworkState.SHADOWING
 
 
+def test_a_dry_run_keeps_nobody_from_acting_and_is_told_while_somebody_does(workspace, clock) -> None:
+    with activations.one_at_a_time(workspace, "lab"):
+        assert activations.activate(workspace, "lab", "terraform", clock.__next__, dry_run=True).plan.steps
+        assert activations.deactivate(workspace, "lab", None, clock.__next__, dry_run=True).plan.empty
+        with pytest.raises(ConflictError, match="another process"):
+            activations.activate(workspace, "lab", "terraform", clock.__next__)
+
+
 def test_activation_is_recorded_step_by_step_and_again_is_empty(workspace, clock) -> None:
     first = activations.activate(workspace, "lab", "terraform", clock.__next__)
     kept = workspace.state.plans.newest("lab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 import time
@@ -18,6 +19,7 @@ from adumbra.schema.plans import Act, Item, Kind, Plan, Step
 from adumbra.schema.records import MetricBatch, Origin
 from adumbra.schema.sizing import Confidence
 from adumbra.schema.spec import expand_vms, parse_spec
+from adumbra.schema.state import NetworkState, PlanState
 from adumbra.service.pictures import charts, drawn, words
 from adumbra.service.pictures.loads import loads
 from adumbra.service.pictures.networks import accounts_told, glances, overview, sources_of
@@ -259,6 +261,21 @@ def test_a_report_is_one_page_that_needs_nothing_and_runs_nothing(lab: Workspace
     for word in ("Sizes of lab", "$168 a month", "need 0.5 to 2", "create", "How to read this", "Confidence: low"):
         assert word in text, word
     assert len(text) < 500_000
+
+
+def test_a_report_plans_by_whoever_made_the_network_and_says_where_they_are_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ADUMBRA_LIBVIRT_URI", "qemu+unix:///system?socket=/nowhere")
+    with Workspace(tmp_path / "own") as own:
+        made_lab(own)
+        whole = {"network": "lab", "provider": "libvirt", "steps": [], "price_per_hour": None, "aim": "active"}
+        made = own.state.plans.begin("lab", whole, 3, "it began")
+        own.state.plans.finish(made.id, PlanState.DONE, 4, (NetworkState.ACTIVE, "it is done"))
+        found = network_report.found_of(own, "lab", time.time_ns)
+    assert found.plan is None
+    assert "libvirt" in found.why_no_plan or "qemu+unix:///system" in found.why_no_plan
+    assert html.escape(found.why_no_plan, quote=True) in network_report.page(found)
 
 
 def test_a_report_tells_what_was_measured_once_anything_is(lab: Workspace, tmp_path: Path) -> None:
