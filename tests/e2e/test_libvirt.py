@@ -238,9 +238,12 @@ def test_both_ip_versions_names_the_way_out_and_sizes_that_change_live() -> None
         assert grown["disk_bytes"] == 2 * GIB
         domain = _until(lambda: lab.hypervisor.virsh("dominfo", "adumbra-lab-web").count("393216 KiB"), 1)
         assert domain == 1
+        assert lab.hypervisor.virsh("domid", "adumbra-lab-web") == booted, "it ran all the while"
+
         _resized(lab, storage_gb=2)
         assert _until(lambda: facts("10.9.1.10")["cores"], 1) == 1
-        assert lab.hypervisor.virsh("domid", "adumbra-lab-web") == booted, "it ran all the while"
+        assert lab.hypervisor.virsh("domid", "adumbra-lab-web") != booted, "an emulated core can't be taken while it runs"
+        booted = lab.hypervisor.virsh("domid", "adumbra-lab-web")
 
         _resized(lab, cpu_cores=4, storage_gb=2)
         assert lab.hypervisor.virsh("domid", "adumbra-lab-web") != booted, "beyond its head-room it is started anew"

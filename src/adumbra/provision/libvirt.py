@@ -43,7 +43,9 @@ class LibvirtProvider:
     @property
     def rules(self) -> LibvirtRules:
         settings = self._settings
-        return LibvirtRules(self._names, Choices(settings.outside, settings.firewall, settings.headroom))
+        # QEMU 7.2 doesn't tell libvirt that an emulated core is gone: DEVICE_DELETED comes for its interrupt controller alone.
+        unplugs = self._rooms is None or self._rooms.machines.workshop.hardware.accelerated
+        return LibvirtRules(self._names, Choices(settings.outside, settings.firewall, settings.headroom, unplugs))
 
     @property
     def place(self) -> str:

@@ -21,6 +21,8 @@ from adumbra.schema.live import LivePort, MachineReading
 from adumbra.schema.plans import Item, Kind
 from adumbra.schema.sizing import BYTES_PER_GB
 
+UNPLUG_S = 60.0
+"""How long a guest may take to let go of its cores."""
 _PIECE = 1 << 18
 _LOOK_EVERY_S = 0.2
 
@@ -134,8 +136,10 @@ class Machines:
         return Item(item.kind, item.name, settings)
 
     def _beyond(self, domain: Any, item: Item) -> bool:
-        """Whether what is wanted is more than the machine can be given while it runs."""
+        """Whether what is wanted is more than the machine can be given while it runs, or cores that can't be taken from it."""
         live = libvirt_xml.read_domain(domain.XMLDesc(0))
+        if item.settings["cpu_cores"] < live["cpu_cores"] and not self.workshop.hardware.accelerated:
+            return True
         most_kib = libvirt_xml.memory_kib(item.settings["memory_gb"])
         return bool(item.settings["cpu_cores"] > live["most_cpu_cores"] or most_kib > live["most_memory_kib"])
 
@@ -203,7 +207,7 @@ class Machines:
         library, settings = self.connection.library, item.settings
         live = libvirt_xml.read_domain(domain.XMLDesc(0))
         if live["cpu_cores"] != settings["cpu_cores"]:
-            domain.setVcpusFlags(settings["cpu_cores"], library.VIR_DOMAIN_AFFECT_LIVE)
+            self._plug(domain, int(settings["cpu_cores"]))
         kib = libvirt_xml.memory_kib(settings["memory_gb"])
         if live["memory_kib"] != kib:
             domain.setMemoryFlags(kib, library.VIR_DOMAIN_AFFECT_LIVE)
@@ -211,6 +215,17 @@ class Machines:
         wanted = None if named is None else self.names.of(Item(Kind.FIREWALL, named, {}))
         if live.get("filter") != wanted:
             domain.updateDeviceFlags(libvirt_xml.port_xml(domain.XMLDesc(0), wanted), library.VIR_DOMAIN_AFFECT_LIVE)
+
+    def _plug(self, domain: Any, cores: int) -> None:
+        """Plugs cores in or out. A guest lets go of one in its own time, of which libvirt waits for a few seconds only."""
+        library, until_s = self.connection.library, time.monotonic() + UNPLUG_S
+        while libvirt_xml.read_domain(domain.XMLDesc(0))["cpu_cores"] != cores:
+            try:
+                domain.setVcpusFlags(cores, library.VIR_DOMAIN_AFFECT_LIVE)
+            except library.libvirtError as error:
+                if error.get_error_code() != library.VIR_ERR_OPERATION_TIMEOUT or time.monotonic() > until_s:
+                    raise
+                time.sleep(_LOOK_EVERY_S)
 
     def _shape(self, domain: Any, item: Item, flags: int) -> None:
         how, bandwidth = self.workshop.shaping, int(item.settings["bandwidth_mbps"])

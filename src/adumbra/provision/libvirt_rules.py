@@ -74,12 +74,13 @@ class Choices:
 
     outside: how subnets that are linked to the internet reach it: "route" (their addresses are reached from outside, too) or
     "nat". filtered: whether ports are kept shut by network filters. headroom: cores and memory that a machine can be given
-    while it runs, as a multiple of what it begins with.
+    while it runs, as a multiple of what it begins with. unplugs: whether cores can be taken from a machine while it runs.
     """
 
     outside: str = "route"
     filtered: bool = True
     headroom: float = 2.0
+    unplugs: bool = True
 
 
 def gateway_of(cidr: Prefix) -> Address:
@@ -124,7 +125,7 @@ class LibvirtRules:
         if before.settings == after.settings:
             return Change(Effect.NOTHING, before)
         if before.kind is Kind.MACHINE:
-            return _machine_change(before, after)
+            return _machine_change(before, after, unplugs=self.choices.unplugs)
         if before.kind is Kind.SUBNET:
             return _subnet_change(before, after)
         return Change(Effect.LIVE, after, closed(before, after) if before.kind is Kind.FIREWALL else "")
@@ -182,7 +183,7 @@ class LibvirtRules:
         )  # fmt: skip
 
 
-def _machine_change(before: Item, after: Item) -> Change:
+def _machine_change(before: Item, after: Item, *, unplugs: bool) -> Change:
     was = before.settings
     if differing(before, after) & _ANEW:
         return anew(after)
@@ -193,6 +194,8 @@ def _machine_change(before: Item, after: Item) -> Change:
             now[most] = was[most]
         else:
             beyond.append(word)
+    if now["cpu_cores"] < was["cpu_cores"] and not unplugs:
+        beyond.append("cores")
     after = replace(after, settings=now)
     if dict(was) == now:
         return Change(Effect.NOTHING, before)
