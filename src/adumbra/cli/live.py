@@ -14,7 +14,8 @@ from adumbra.cli.session import uses
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from adumbra.schema.plans import Plan
+    from adumbra.provision.changes import SettingChange
+    from adumbra.schema.plans import Plan, Step
     from adumbra.service.activations import Activation
 
 ProviderOption = Annotated[str, typer.Option("--provider", help="Who makes it: terraform or libvirt.")]
@@ -93,7 +94,7 @@ def plan_table(plan: Plan) -> RenderableType:
     rows = [
         (
             f"{step.act.value} {step.item.kind.value} {step.item.name}",
-            _settings(dict(step.item.settings)),
+            _what(step),
             step.interrupts or "-",
         )
         for step in plan.steps[:100]
@@ -109,6 +110,30 @@ def plan_table(plan: Plan) -> RenderableType:
     return table_of(
         f"plan for {plan.network} by {plan.provider}", ("step", "what", "interrupts"), rows, caption.strip(), text=_WORDS
     )
+
+
+def _what(step: Step) -> str:
+    """What a step makes or takes away, or which settings it changes, from what to what."""
+    from adumbra.provision.changes import changes
+    from adumbra.schema.plans import Act
+
+    if step.act not in {Act.UPDATE, Act.REPLACE}:
+        return _settings(dict(step.item.settings))
+    changed = changes(step)
+    plain = [f"{each.setting} {_word(each.before)} -> {_word(each.after)}" for each in changed if _short(each)]
+    rest = [each.setting for each in changed if not _short(each)]
+    return ", ".join([*plain, *([f"other {', '.join(rest)}"] if rest else [])])[:120] or "-"
+
+
+def _short(change: SettingChange) -> bool:
+    """Whether a change can be told within a line: a number, a word, a few words."""
+    return all(len(_word(value)) <= 40 for value in (change.before, change.after))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value)
 
 
 def _settings(settings: dict[str, Any]) -> str:
