@@ -97,6 +97,13 @@ def test_a_profile_of_other_vms_is_refused(workspace, clock) -> None:
         activations.activate(workspace, "lab", "terraform", clock.__next__)
 
 
+def test_a_network_stands_at_one_provider_at_a_time(workspace, clock) -> None:
+    activations.activate(workspace, "lab", "terraform", clock.__next__)
+    with pytest.raises(ConflictError, match="adumbra deactivate lab --provider terraform"):
+        activations.activate(workspace, "lab", "libvirt", clock.__next__)
+    assert state_of(workspace) is NetworkState.ACTIVE
+
+
 @pytest.mark.parametrize("provider", ["", "tarraform", "aws"])
 def test_an_unknown_provider_is_refused(workspace, clock, provider) -> None:
     with pytest.raises(InputError, match="terraform"):

@@ -21,7 +21,7 @@ from adumbra.schema.jobs import JobKind, JobState
 from adumbra.schema.plans import Plan, StepOutcome
 from adumbra.schema.state import NetworkState, PlanRecord, PlanState
 from adumbra.service import handover, networks, planning
-from adumbra.service.providers import check_provider, provider_of, usual_provider
+from adumbra.service.providers import active_provider, check_provider, provider_of, usual_provider
 from adumbra.service.workspace import Workspace
 
 
@@ -56,11 +56,14 @@ def activate(
     """Makes what the network's latest profile says, held to its policy, stand at a provider. A dry run plans, and touches
     nothing. A plan that must be approved is kept and waits (service.approvals), unless approved_by says who approves it.
 
-    Raises ConflictError where there is no profile, InputError where no such provider, ProvisionError where a step fails.
+    Raises ConflictError where there is no profile or another provider made it, InputError where there is no such provider,
+    ProvisionError where a step fails.
     """
     check_provider(provider_name)
     networks.get(workspace, name)
     planning.profile_of(workspace, name)
+    if not dry_run:
+        _check_nowhere_else(workspace, name, provider_name)
     with _turn(workspace, name, dry_run), provider_of(workspace, provider_name, name) as provider:
         plan = planning.activation(workspace, name, provider)
         if dry_run:
@@ -74,6 +77,17 @@ def activate(
         else:
             told = _carry_out(workspace, plan, provider, now, NetworkState.ACTIVE)
     return Activation(plan, carried_out=True, place=provider.place, told=told)
+
+
+def _check_nowhere_else(workspace: Workspace, name: str, provider_name: str) -> None:
+    """Raises ConflictError where the network stands, or half stands, at another provider."""
+    made_by = active_provider(workspace, name)
+    state = workspace.state.network(name).state
+    if state in {NetworkState.ACTIVE, NetworkState.FAILED} and made_by not in {None, provider_name}:
+        raise ConflictError(
+            f"{name} is {state.value} at {made_by}, and can't be made by {provider_name} as well",
+            f"run `adumbra deactivate {name} --provider {made_by}` first",
+        )
 
 
 def deactivate(
